@@ -1,0 +1,105 @@
+"""Live variables for LM programs."""
+
+from dspex.batches import Batch
+from dspex.changes import Change, Watch
+from dspex.claims import Claim
+from dspex.errors import (
+    Claimed,
+    DeadlineExceeded,
+    DspexError,
+    InvalidDeclaration,
+    InvalidName,
+    InvalidValue,
+    LimitExceeded,
+    MissingExtra,
+    NoLanguageModel,
+    PermissionDenied,
+    PoolSaturated,
+    SessionClosed,
+    StaleRead,
+    StoreUnavailable,
+    UnknownModule,
+    UnknownRevision,
+    UnknownSession,
+    UnknownVariable,
+    VariableConflict,
+    VersionConflict,
+    WorkerLost,
+)
+from dspex.kinds import (
+    Boolean,
+    Choice,
+    Demos,
+    Embedding,
+    Float,
+    Integer,
+    Kind,
+    ListOf,
+    ModuleChoice,
+    Prompt,
+    Secret,
+    Struct,
+    Tensor,
+    Text,
+)
+from dspex.program import Program, defprogram
+from dspex.records import Record, Revision, SessionInfo, Snapshot
+from dspex.runs import Run
+from dspex.session import Session
+from dspex.stores import open_store
+from dspex.variables import Variable, defvariable
+
+__all__ = [
+    "Batch",
+    "Boolean",
+    "Change",
+    "Choice",
+    "Claim",
+    "Claimed",
+    "DeadlineExceeded",
+    "Demos",
+    "DspexError",
+    "Embedding",
+    "Float",
+    "Integer",
+    "InvalidDeclaration",
+    "InvalidName",
+    "InvalidValue",
+    "Kind",
+    "LimitExceeded",
+    "ListOf",
+    "MissingExtra",
+    "ModuleChoice",
+    "NoLanguageModel",
+    "PermissionDenied",
+    "PoolSaturated",
+    "Program",
+    "Prompt",
+    "Record",
+    "Revision",
+    "Run",
+    "Secret",
+    "Session",
+    "SessionClosed",
+    "SessionInfo",
+    "Snapshot",
+    "StaleRead",
+    "StoreUnavailable",
+    "Struct",
+    "Tensor",
+    "Text",
+    "UnknownModule",
+    "UnknownRevision",
+    "UnknownSession",
+    "UnknownVariable",
+    "Variable",
+    "VariableConflict",
+    "VersionConflict",
+    "Watch",
+    "WorkerLost",
+    "defprogram",
+    "defvariable",
+    "open_store",
+]
+
+__version__ = "0.1.0"

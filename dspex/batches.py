@@ -1,0 +1,114 @@
+"""Many sets, one commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Self
+
+from dspex.changes import Change
+from dspex.commits import Commit, Receipt, Write
+from dspex.records import Record
+
+if TYPE_CHECKING:
+    from dspex.session import Session
+
+__all__ = ["Batch", "open_batch", "opened"]
+
+opened: ContextVar[Batch | None] = ContextVar("dspex_batch", default=None)
+"""The innermost batch of this thread or task, of whatever session."""
+
+
+def open_batch(session: Session) -> Batch | None:
+    """The batch of *session* that this thread or task is in."""
+    batch = opened.get()
+    # A task that was started inside a block may still have the batch of it, long after its end.
+    while batch is not None and (batch.session is not session or batch._entered is None):
+        batch = batch._outer
+    return batch
+
+
+class Batch:
+    """
+    What `Session.batch` returns: a block whose sets become one commit at its end.
+
+    A value that its kind refuses raises at its own line. An exception in the block drops the whole batch. A
+    batch inside a batch of the same session joins it.
+    """
+
+    def __init__(self, session: Session, metadata: Mapping[str, Any] | None, source: str | None) -> None:
+        self.session = session
+        self.receipt: Receipt | None = None
+        """What the commit did, once the block has ended; None if nothing was set."""
+        self._metadata = metadata
+        self._source = source
+        self._writes: dict[str, Write] = {}
+        self._token: str | None = None
+        self._outer: Batch | None = None
+        self._entered: Token[Batch | None] | None = None
+
+    def add(
+        self,
+        name: str,
+        value: Any,
+        metadata: Mapping[str, Any] | None,
+        source: str | None,
+        expect: int | None,
+    ) -> Change:
+        """Note one write; what `Session.set` does inside the block."""
+        record = self.session.record(name)
+        value = self.session.check(name, value)
+        if expect is None and name in self._writes:
+            expect = self._writes[name].expect
+        self._writes[name] = Write(name, value, expect, source)
+        if metadata is not None:
+            self._metadata = {**(self._metadata or {}), **metadata}
+        return Change(
+            name, value, record.version + 1, 0, record.epoch, source, metadata, time.time(), record.value
+        )
+
+    def join(self, commit: Commit) -> Receipt:
+        """Note the writes of *commit*; what the other verbs that set do inside the block."""
+        changes = [
+            self.add(write.name, write.value, commit.metadata, write.source or commit.source, write.expect)
+            for write in commit.writes
+        ]
+        self._token = commit.token or self._token
+        return Receipt(self.session.revision.epoch, 0, tuple(changes))
+
+    def pending(self, record: Record) -> Any:
+        """The value that the batch has for a variable, or that of its *record*."""
+        return self._writes[record.name].value if record.name in self._writes else record.value
+
+    def __enter__(self) -> Self:
+        if open_batch(self.session) is None:
+            self._outer = opened.get()
+            self._entered = opened.set(self)
+            self._writes = {}
+            self.session._count_batches(1)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._end() and kind is None:
+            self.receipt = self.session._make(self._commit())
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        if self._end() and kind is None:
+            self.receipt = await self.session._call(self.session._make, self._commit())
+
+    def _end(self) -> bool:
+        """Leave the block; whether there is something to commit."""
+        if self._entered is not None:
+            opened.reset(self._entered)
+            self._entered = None
+            self.session._count_batches(-1)
+        return bool(self._writes)
+
+    def _commit(self) -> Commit:
+        return Commit(
+            tuple(self._writes.values()), source=self._source, metadata=self._metadata, token=self._token
+        )

@@ -1,0 +1,93 @@
+"""Keeping others off some variables for a while: an optimizer's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from dspex.commits import ClaimRequest, Commit, Receipt, Write
+
+if TYPE_CHECKING:
+    from dspex.changes import Change
+    from dspex.session import Session
+
+__all__ = ["Claim", "active_token"]
+
+_active: ContextVar[tuple[Claim, ...]] = ContextVar("dspex_claims", default=())
+
+
+def active_token(session: Session) -> str | None:
+    """The token of the innermost claim on *session* whose block this thread or task is in."""
+    for claim in reversed(_active.get()):
+        if claim.session is session:
+            return claim.request.token
+    return None
+
+
+@attrs.define(eq=False)
+class Claim:
+    """
+    What `Session.claim` returns: the right to set some names, which nobody else has until it ends.
+
+    Set through it, or in its `with` block, where every commit of this thread or task has the right. It ends
+    with the block, with `release()`, or when its time is over.
+    """
+
+    session: Session = attrs.field(repr=False)
+    request: ClaimRequest = attrs.field(repr=False)
+    _entered: Token[tuple[Claim, ...]] | None = attrs.field(default=None, init=False, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is claimed."""
+        return self.request.names
+
+    @property
+    def owner(self) -> str:
+        """Who claimed it; others read this in their refusal."""
+        return self.request.owner
+
+    def set(
+        self, name: str, value: Any, metadata: Mapping[str, Any] | None = None, *, source: str | None = None
+    ) -> Change:
+        """Set *name* with the right of this claim; the source is the claim's owner if not given."""
+        return self.update({name: value}, metadata, source=source).changes[0]
+
+    def update(
+        self,
+        values: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        source: str | None = None,
+    ) -> Receipt:
+        """Set several names in one commit with the right of this claim."""
+        writes = tuple(Write(name, value) for name, value in values.items())
+        return self.session._commit(
+            Commit(writes, source=source or self.owner, metadata=metadata, token=self.request.token)
+        )
+
+    def renew(self) -> None:
+        """
+        Start the time to live again.
+
+        Raises:
+            Claimed: It was over, and somebody else has claimed one of the names since.
+        """
+        self.session._commit(Commit(claim=self.request, token=self.request.token))
+
+    def release(self) -> None:
+        """Let others set the names again."""
+        self.session._commit(Commit(release=self.request.token))
+
+    def __enter__(self) -> Self:
+        self._entered = _active.set((*_active.get(), self))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._entered is not None:
+            _active.reset(self._entered)
+        if not self.session.closed:
+            self.release()

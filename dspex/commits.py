@@ -1,0 +1,156 @@
+"""What a store is asked to do, and what it answers: the messages of the state protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+from weakref import WeakValueDictionary
+
+import attrs
+import msgspec
+
+from dspex import errors
+from dspex.changes import Change
+from dspex.kinds import Kind
+from dspex.records import Record, Revision, check_name
+
+__all__ = ["ClaimRequest", "Commit", "Declaration", "Receipt", "Schema", "Write"]
+
+
+@attrs.frozen
+class Declaration:
+    """That a session has a variable: its kind, its initial value, and who says so."""
+
+    name: str = attrs.field(validator=lambda _self, _field, name: check_name(name))
+    kind: Kind[Any]
+    initial: Any
+    """As the kind stores it."""
+    description: str = ""
+    owner: str = ""
+    """The program class that declares it; empty for `Session.register`."""
+
+
+class Schema:
+    """
+    The variables of a session; shared by all sessions with the same declarations, and never changed.
+
+    A session stores only what differs from `initial`, which is why a thousand forks cost next to nothing.
+    """
+
+    __slots__ = ("__weakref__", "_grown", "declarations", "fixed", "initial", "kinds")
+
+    def __init__(self, declarations: Mapping[str, Declaration]) -> None:
+        self.declarations = declarations
+        self._grown: WeakValueDictionary[tuple[int, ...], Schema] | None = None
+        self.kinds = {name: declared.kind for name, declared in declarations.items()}
+        self.fixed = all(kind.fixed for kind in self.kinds.values())
+        """Whether no value can be so large that somebody should measure it."""
+        self.initial: dict[str, Record] = {
+            name: Change(
+                name=name,
+                value=declared.initial,
+                version=0,
+                rev=0,
+                epoch="",
+                source=declared.owner or None,
+                metadata=None,
+                time=0.0,
+            )
+            for name, declared in declarations.items()
+        }
+
+    def extended(self, declarations: tuple[Declaration, ...]) -> Schema:
+        """
+        Add *declarations*; the same schema when they say nothing new.
+
+        Raises:
+            VariableConflict: A name is declared here with another kind.
+        """
+        asked = tuple(map(id, declarations))
+        if self._grown is not None and (grown := self._grown.get(asked)) is not None:
+            return grown
+        new = {}
+        for declared in declarations:
+            known = self.declarations.get(declared.name)
+            if known is None:
+                new[declared.name] = declared
+            elif known.kind != declared.kind:
+                raise _conflict(known, declared)
+        if not new:
+            return self
+        schema = Schema({**self.declarations, **new})
+        if len(new) == len(asked):
+            # The schema keeps all that was asked for alive, so the ids stay theirs while it is found here.
+            if self._grown is None:
+                self._grown = WeakValueDictionary()
+            self._grown[asked] = schema
+        return schema
+
+
+def _conflict(known: Declaration, declared: Declaration) -> errors.VariableConflict:
+    first, second = (one.owner or "Session.register()" for one in (known, declared))
+    return errors.VariableConflict(
+        f"'{declared.name}' is {known.kind!r} in {first} but {declared.kind!r} in {second}. Give one of "
+        f"them another name, or run them in sessions of their own.",
+        name=declared.name,
+        owners=(first, second),
+    )
+
+
+class Write(msgspec.Struct, frozen=True, gc=False):
+    """One name of a commit."""
+
+    name: str
+    value: Any
+    expect: int | None = None
+    """The version that the variable must have; the commit fails when it has another."""
+    source: str | None = None
+    """Who sets this one, if not who makes the commit."""
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, gc=False):
+    """
+    Ask that only the bearer of *token* may set *names* for *ttl* seconds.
+
+    A token that begins with another one and a slash has its rights too: a claim made under a claim.
+    """
+
+    names: tuple[str, ...]
+    owner: str
+    token: str
+    ttl: float
+
+
+class Commit(msgspec.Struct, frozen=True, gc=False):
+    """One atomic request to a session: all of it happens, at one revision, or none."""
+
+    writes: tuple[Write, ...] = ()
+    declare: tuple[Declaration, ...] = ()
+    claim: ClaimRequest | None = None
+    release: str | None = None
+    """The token of a claim that ends."""
+    tag: str | None = None
+    """A label for the revision that this commit makes."""
+    source: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    token: str | None = None
+    """The claim under which this commit is made."""
+    op: str | None = None
+    """Names the commit: a second one with the same op is answered like the first, and does nothing."""
+
+    def replacing(self, **fields: Any) -> Self:
+        """The same commit with other *fields*."""
+        return msgspec.structs.replace(self, **fields)
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What a commit did."""
+
+    epoch: str
+    rev: int
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def revision(self) -> Revision:
+        """The revision that the commit made."""
+        return Revision(self.epoch, self.rev)

@@ -1,0 +1,45 @@
+"""From functions to coroutines and back, with the caller's context."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["in_thread", "result_of"]
+
+
+def in_thread(call: Callable[[], Any]) -> Future[Any]:
+    """What *call* returns or raises, made in a new thread with a copy of the caller's context."""
+    from concurrent.futures import Future
+
+    future: Future[Any] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(call))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="dspex", daemon=True).start()
+    return future
+
+
+def result_of(awaitable: Awaitable[Any]) -> Any:
+    """What *awaitable* gives, waited for from a function, whether a loop runs in this thread or not."""
+    import asyncio
+
+    async def awaited() -> Any:
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(awaited())
+    # A loop must not be entered twice: another thread gets one of its own.
+    return in_thread(lambda: asyncio.run(awaited())).result()

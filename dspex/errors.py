@@ -1,0 +1,213 @@
+"""
+Every refusal of dspex, and every sentence that says one.
+
+A sentence says where, what was expected, what came and what to do. The same facts are attributes of the
+exception, and `code` is the same word in process and over the wire.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+__all__ = [
+    "Claimed",
+    "DeadlineExceeded",
+    "DspexError",
+    "InvalidDeclaration",
+    "InvalidName",
+    "InvalidValue",
+    "LimitExceeded",
+    "MissingExtra",
+    "NoLanguageModel",
+    "PermissionDenied",
+    "PoolSaturated",
+    "SessionClosed",
+    "StaleRead",
+    "StoreUnavailable",
+    "UnknownModule",
+    "UnknownRevision",
+    "UnknownSession",
+    "UnknownVariable",
+    "VariableConflict",
+    "VersionConflict",
+    "WorkerLost",
+]
+
+
+class DspexError(Exception):
+    """
+    The parent of every error that dspex raises on purpose.
+
+    The facts given by keyword become attributes, so that a program need not read the sentence.
+    """
+
+    code: ClassVar[str] = "ERROR"
+    """One word per kind of refusal, the same in every process and language."""
+
+    by_code: ClassVar[dict[str, type[DspexError]]] = {}
+    """Every error class by its code; how an error that crossed a wire becomes itself again."""
+
+    def __init_subclass__(cls, *, code: str, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.code = code
+        DspexError.by_code[code] = cls
+
+    def __init__(self, message: str, /, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+        self.__dict__.update(facts)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidDeclaration(DspexError, ValueError, code="INVALID_DECLARATION"):
+    """A kind, a variable or a program is declared in a way that can never work."""
+
+
+class InvalidName(DspexError, ValueError, code="INVALID_NAME"):
+    """A name is not `[A-Za-z_][A-Za-z0-9_.-]{0,127}`."""
+
+
+class InvalidValue(DspexError, ValueError, code="INVALID_VALUE"):
+    """
+    A value is not one that its kind takes.
+
+    A kind says what it expected; whoever knows the name and the session adds them with `at()`.
+    """
+
+    expected: str
+    given: str
+
+    @classmethod
+    def expecting(cls, expected: str, given: str) -> Self:
+        """Say that a value must be *expected*, and was *given*, already printable."""
+        return cls(f"value must be {expected} (got {given}).", expected=expected, given=given)
+
+    def at(self, name: str, session: str | None = None) -> Self:
+        """Return the same refusal with the place where it happened."""
+        where = f" in session '{session}'" if session is not None else ""
+        return type(self)(
+            f"{name} must be {self.expected} (got {self.given}){where}.",
+            expected=self.expected,
+            given=self.given,
+            name=name,
+            session=session,
+        )
+
+
+class UnknownVariable(DspexError, LookupError, code="UNKNOWN_VARIABLE"):
+    """No variable of that name is declared here."""
+
+
+class UnknownSession(DspexError, LookupError, code="UNKNOWN_SESSION"):
+    """The store has no session of that id."""
+
+
+class UnknownModule(DspexError, LookupError, code="UNKNOWN_MODULE"):
+    """No module is registered under that name."""
+
+
+class UnknownRevision(DspexError, LookupError, code="UNKNOWN_REVISION"):
+    """A version, revision or tag that the bounded history does not have, or no longer has."""
+
+
+class VariableConflict(DspexError, code="VARIABLE_CONFLICT"):
+    """Two declarations of one name in one session do not agree."""
+
+
+class VersionConflict(DspexError, code="VERSION_CONFLICT"):
+    """Somebody set the variable since the version that was expected."""
+
+
+class Claimed(DspexError, code="CLAIMED"):
+    """Another owner holds a claim on the variable."""
+
+
+class SessionClosed(DspexError, code="SESSION_CLOSED"):
+    """The handle was closed; open the session again."""
+
+
+class StoreUnavailable(DspexError, code="STORE_UNAVAILABLE"):
+    """The store cannot be reached, opened or written right now."""
+
+
+class StaleRead(DspexError, code="STALE_READ"):
+    """The value at hand is older than the reader allows."""
+
+
+class PermissionDenied(DspexError, code="PERMISSION_DENIED"):
+    """The caller's grants do not cover what it asked for."""
+
+
+class LimitExceeded(DspexError, code="LIMIT_EXCEEDED"):
+    """A size, a count or a rate is over its bound."""
+
+
+class DeadlineExceeded(DspexError, TimeoutError, code="DEADLINE_EXCEEDED"):
+    """The time given for a call was used up."""
+
+
+class WorkerLost(DspexError, code="WORKER_LOST"):
+    """The worker process that ran a call has ended."""
+
+
+class PoolSaturated(DspexError, code="POOL_SATURATED"):
+    """The pool's queue is full."""
+
+
+class NoLanguageModel(DspexError, LookupError, code="NO_LANGUAGE_MODEL"):
+    """A module needs a language model and none was found."""
+
+
+class MissingExtra(DspexError, ImportError, code="MISSING_EXTRA"):
+    """An optional package is not installed."""
+
+
+# Sentences that more than one room says, or that need more than one line.
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """*value* for a sentence: its repr, control characters escaped, at most *limit* characters."""
+    if isinstance(value, str | bytes):
+        value = value[: limit + 1]  # what is cut off need not be rendered
+    if isinstance(value, int) and value.bit_length() > 512:
+        return f"an integer of {value.bit_length()} bits"  # a repr of 4,300 digits is a ValueError
+    try:
+        text = repr(value)
+    except Exception:  # of the user's making
+        return f"an unprintable {type(value).__name__}"
+    if not text.isprintable():
+        text = text.encode("unicode_escape").decode("ascii")
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def listed(names: Iterable[object]) -> str:
+    """*names* as a reader expects them in a sentence: `'a', 'b', 'c'`."""
+    return ", ".join(shown(name, 60) for name in names)
+
+
+def did_you_mean(name: object, known: Collection[str]) -> str:
+    """A question with the nearest known name, or nothing."""
+    if not isinstance(name, str) or len(name) > 200:
+        return ""
+    from difflib import get_close_matches  # only a refusal needs it
+
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def unknown_variable(owner: str, name: object, known: Collection[str]) -> UnknownVariable:
+    """*owner* is a program's name or `session 'id'`."""
+    return UnknownVariable(
+        f"{owner} has no variable {shown(name, 80)}.{did_you_mean(name, known)}", owner=owner, name=name
+    )
+
+
+def missing_extra(what: str, extra: str) -> MissingExtra:
+    """*what* is the subject of the sentence, in the plural: `Redis stores`."""
+    return MissingExtra(f"{what} need an extra: pip install 'dspex[{extra}]'.", extra=extra)

@@ -1,0 +1,38 @@
+"""What a fork gives back to its parent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dspex.commits import Receipt, Write
+
+if TYPE_CHECKING:
+    from dspex.session import Session
+
+__all__ = ["note_given", "writes_back"]
+
+
+def writes_back(fork: Session, names: Iterable[str] | None, *, force: bool) -> tuple[Write, ...]:
+    """
+    What setting *names* in the parent to what *fork* has takes; by default those that the fork has set.
+
+    Each expects the version that the parent had when the fork began, or when it last gave that name back.
+    """
+    given = fork._rarely().given
+    began = fork.ledger.own_versions()
+    if names is None:
+        names = [name for name in began if given.get(name, (0, 0))[0] != fork.record(name).version]
+    writes = []
+    for name in names:
+        record = fork.record(name)
+        base = given[name][1] if name in given else began.get(name, record.version)
+        writes.append(Write(name, record.value, None if force else base))
+    return tuple(writes)
+
+
+def note_given(fork: Session, receipt: Receipt) -> None:
+    """Remember what the parent has taken, so that giving it again is no conflict with oneself."""
+    given = fork._rarely().given
+    for change in receipt.changes:
+        given[change.name] = (fork.record(change.name).version, change.version)

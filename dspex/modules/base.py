@@ -1,0 +1,258 @@
+"""
+The module contract.
+
+A module is a callable step of a program: named inputs in, a prediction out. Its settings are values or
+`Variable`s; a variable is read at every call, from the program or session to which the module is bound.
+
+An author writes `call`, and `acall` where there is something to await. Both may run in several threads at
+once, so they keep what belongs to one call in that call. Inputs and settings arrive resolved; what `call`
+raises reaches the caller as it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from dspex import errors
+from dspex.crossing import result_of
+from dspex.variables import Variable
+
+if TYPE_CHECKING:
+    from dspex.session import Session
+
+__all__ = ["BoundModule", "FunctionModule", "Module", "Modules", "Reader", "as_module", "execute"]
+
+Reader = Callable[[Variable[Any]], Any]
+"""Gives the value that a variable has where a module is bound."""
+
+
+class Module(ABC):
+    """
+    One step of a program.
+
+    Args:
+        settings: Values or variables, by name; every call is made with what they are then.
+    """
+
+    registry: ClassVar[dict[str, type[Module]]] = {}
+    """The module classes by the name that they were given: `class Vote(Module, name="Vote")`."""
+
+    def __init_subclass__(cls, *, name: str | None = None, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if name is not None:
+            Module.registry[name] = cls
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings: dict[str, Any] = settings
+
+    @abstractmethod
+    def call(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+        """Make one prediction from *inputs* under *settings*."""
+
+    async def acall(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+        """The same, awaited; in a thread unless the module knows better."""
+        import asyncio
+
+        return await asyncio.to_thread(self.call, inputs, settings)
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Call a module that is bound nowhere: its settings must be plain values."""
+        return BoundModule(self, _unbound)(**inputs)
+
+    @classmethod
+    def create(cls, *args: Any, store_as: str, session: Session, **settings: Any) -> Self:
+        """Make a module and register it with *session*, where every program bound there finds it by name."""
+        module = cls(*args, **settings)
+        session_modules(session)[store_as] = module
+        return module
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={_shown(value)}" for key, value in self.settings.items())
+        return f"{type(self).__name__}({settings})"
+
+
+def _shown(setting: object) -> str:
+    return str(setting) if isinstance(setting, Variable) else errors.shown(setting, 40)
+
+
+def _unbound(variable: Variable[Any]) -> Any:
+    raise errors.UnknownVariable(
+        f"{variable} has no value here: the module is bound to no program and no session. Put it into "
+        "self.modules in init(), or register it with a session.",
+        variable=variable,
+    )
+
+
+class BoundModule:
+    """A module where its variables have values: what a program reads and calls."""
+
+    __slots__ = ("__weakref__", "_read", "module")
+
+    def __init__(self, module: Module, read: Reader) -> None:
+        self.module = module
+        self._read = read
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings as a call made now would get them."""
+        read = self._read
+        return {
+            key: read(value) if isinstance(value, Variable) else value
+            for key, value in self.module.settings.items()
+        }
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Make one prediction from named *inputs*."""
+        return self.module.call(inputs, self.settings)
+
+    async def acall(self, **inputs: Any) -> Any:
+        """The same, awaited."""
+        return await self.module.acall(inputs, self.settings)
+
+    def bound_to(self, read: Reader) -> BoundModule:
+        """The same module with the values of somewhere else."""
+        return BoundModule(self.module, read)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, BoundModule):
+            return self.module is other.module and self._read == other._read
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((id(self.module), self._read))
+
+    def __repr__(self) -> str:
+        return f"<bound {self.module!r}>"
+
+
+class FunctionModule(Module, name="Function"):
+    """A plain function, sync or async, as a module: its parameters are the inputs, then the settings."""
+
+    def __init__(self, function: Callable[..., Any], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.function = function
+
+    def call(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+        result = self.function(**inputs, **settings)
+        return result_of(result) if inspect.isawaitable(result) else result
+
+    async def acall(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+        function = self.function
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+            return await function(**inputs, **settings)
+        import asyncio
+
+        return await asyncio.to_thread(self.call, inputs, settings)
+
+    def __repr__(self) -> str:
+        return f"FunctionModule({getattr(self.function, '__qualname__', self.function)})"
+
+
+def as_module(step: Any) -> Module:
+    """*step* as a module: a `Module`, a bound one, a DSPy module, or any function that takes named inputs."""
+    if isinstance(step, Module):
+        return step
+    if isinstance(step, BoundModule):
+        return step.module
+    if isinstance(step, type) or not callable(step):
+        raise errors.InvalidDeclaration(
+            f"a module must be a Module, a DSPy module or a function (got {errors.shown(step, 80)}).",
+            given=step,
+        )
+    if hasattr(step, "named_predictors"):  # a dspy.Module, told without importing dspy
+        from dspex.modules.predictors import wrap
+
+        return wrap(step)
+    return FunctionModule(step)
+
+
+class Modules(MutableMapping[str, BoundModule]):
+    """
+    The modules of a program or of a session, by name; what is looked up comes bound.
+
+    A name that a program does not have is looked for in its session.
+    """
+
+    __slots__ = ("_changed", "_fallback", "_own", "_read", "_where")
+
+    def __init__(
+        self,
+        where: str,
+        read: Reader,
+        own: dict[str, Module] | None = None,
+        fallback: Callable[[], Mapping[str, BoundModule]] = dict,
+        changed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._where = where
+        self._read = read
+        self._own = {} if own is None else own
+        self._fallback = fallback
+        self._changed = changed
+
+    def with_reader(self, read: Reader) -> Modules:
+        """The same modules with the values of somewhere else."""
+        return Modules(self._where, read, self._own, self._fallback)
+
+    def __getitem__(self, name: str) -> BoundModule:
+        module = self._own.get(name)
+        if module is None:
+            found = self._fallback().get(name)
+            if found is None:
+                raise self._unknown(name)
+            module = found.module
+        return BoundModule(module, self._read)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401  this is that get
+
+    def _unknown(self, name: str) -> errors.UnknownModule:
+        known = sorted({*self._own, *self._fallback()})
+        registered = f"registered are {errors.listed(known)}" if known else "none is registered"
+        return errors.UnknownModule(
+            f"{self._where} has no module '{name}'; {registered}.{errors.did_you_mean(name, known)} Put "
+            f"it there in init(): self.modules['{name}'] = …",
+            name=name,
+            known=known,
+        )
+
+    def __setitem__(self, name: str, module: Any) -> None:
+        self._own[name] = as_module(module)
+        self._changed()
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self._own:
+            raise self._unknown(name)
+        del self._own[name]
+        self._changed()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._fallback()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._own, *self._fallback()]))
+
+    def __len__(self) -> int:
+        return len({*self._own, *self._fallback()})
+
+
+def session_modules(session: Session) -> Modules:
+    """The modules that are registered with *session* itself."""
+
+    def made() -> Modules:
+        return Modules(f"session '{session.id}'", lambda variable: session.get(variable.name))
+
+    modules: Modules = session.attachment(Modules, made)
+    return modules
+
+
+def execute(name: str, inputs: Mapping[str, Any], *, session: Session) -> Any:
+    """
+    Call the module that is registered with *session* as *name*.
+
+    Raises:
+        UnknownModule: There is none.
+    """
+    return session_modules(session)[name](**inputs)

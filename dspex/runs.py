@@ -1,0 +1,171 @@
+"""Calling `forward`: sync and async, with a time limit, and with a record of what was in effect."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dspex import errors
+from dspex.crossing import in_thread, result_of
+from dspex.records import Revision
+
+if TYPE_CHECKING:
+    from dspex.program import Program
+
+__all__ = ["Run", "arecorded", "arun", "recorded", "run"]
+
+
+@attrs.frozen
+class Run:
+    """What `Program.record` returns."""
+
+    program: str
+    session: str
+    output: Any
+    """What `forward` returned."""
+    first: Revision
+    """The revision of the session when the run started."""
+    last: Revision
+    """The revision when it ended; the reads of a live run lie between the two."""
+    pinned: bool
+    """Whether all reads came from `first`."""
+    values: Mapping[str, Any]
+    """The program's variables as they were at `first`."""
+    seconds: float
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the run may have read more than one revision."""
+        return not self.pinned and self.first != self.last
+
+
+def run(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None) -> Any:
+    """What `forward` returns; `aforward` is awaited where there is only that."""
+    try:
+        if timeout is None:
+            return _call(program, inputs, named)
+        return _call_within(timeout, program, inputs, named)
+    except Exception as error:
+        _note(error, program)
+        raise
+
+
+async def arun(
+    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
+) -> Any:
+    """What `aforward` returns; `forward` runs in a thread where there is only that."""
+    try:
+        if timeout is None:
+            return await _acall(program, inputs, named)
+        import asyncio
+
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await _acall(program, inputs, named)
+        except TimeoutError:
+            if limit.expired():
+                raise _too_late(program, timeout) from None
+            raise
+    except Exception as error:
+        _note(error, program)
+        raise
+
+
+def recorded(
+    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
+) -> Run:
+    """`run`, with the record."""
+    first, values, started = _begin(program)
+    return _end(program, first, values, started, run(program, inputs, named, timeout))
+
+
+async def arecorded(
+    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
+) -> Run:
+    """`arun`, with the record."""
+    first, values, started = _begin(program)
+    return _end(program, first, values, started, await arun(program, inputs, named, timeout))
+
+
+def _begin(program: Program) -> tuple[Revision, Mapping[str, Any], float]:
+    snapshot = program._pin or program.session.snapshot()
+    prefix = program._plan.prefix
+    values = {name: snapshot[prefix + name] for name in type(program).variables}
+    return snapshot.revision, values, time.perf_counter()
+
+
+def _end(program: Program, first: Revision, values: Mapping[str, Any], started: float, output: Any) -> Run:
+    pinned = program._pin is not None
+    return Run(
+        program=type(program).__name__,
+        session=program.session.id,
+        output=output,
+        first=first,
+        last=first if pinned else program.session.revision,
+        pinned=pinned,
+        values=values,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _call(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    forward, aforward = _methods(program)
+    if forward is not None:
+        return forward(*inputs, **named)
+    assert aforward is not None
+    return result_of(aforward(*inputs, **named))
+
+
+async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    forward, aforward = _methods(program)
+    if aforward is not None:
+        return await aforward(*inputs, **named)
+    import asyncio
+
+    assert forward is not None
+    return await asyncio.to_thread(forward, *inputs, **named)
+
+
+def _methods(
+    program: Program,
+) -> tuple[Callable[..., Any] | None, Callable[..., Awaitable[Any]] | None]:
+    forward = getattr(program, "forward", None)
+    aforward = getattr(program, "aforward", None)
+    if inspect.iscoroutinefunction(forward):
+        forward, aforward = None, aforward or forward
+    if forward is None and aforward is None:
+        raise errors.InvalidDeclaration(
+            f"{type(program).__name__} cannot run: define forward(self, …) or async aforward(self, …)."
+        )
+    return forward, aforward
+
+
+def _call_within(timeout: float, program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    future = in_thread(lambda: _call(program, inputs, named))
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise _too_late(program, timeout) from None
+
+
+def _too_late(program: Program, timeout: float) -> errors.DeadlineExceeded:
+    name = type(program).__name__
+    return errors.DeadlineExceeded(
+        f"{name} on session '{program.session.id}' took longer than {timeout} s. A thread cannot be ended "
+        "from outside: what it was doing goes on in the background.",
+        program=name,
+        session=program.session.id,
+        seconds=timeout,
+    )
+
+
+def _note(error: Exception, program: Program) -> None:
+    revision = program._pin.revision if program._pin is not None else program.session.revision
+    error.add_note(f"in {type(program).__name__} on session '{program.session.id}' at revision {revision}")

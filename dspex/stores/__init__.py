@@ -1,0 +1,47 @@
+"""Stores by URL."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from dspex import errors
+from dspex.locks import ForkSafeLock
+from dspex.stores.base import Ledger, Store
+from dspex.stores.ledger import MemoryLedger
+from dspex.stores.memory import MemoryStore
+
+__all__ = ["SCHEMES", "Ledger", "MemoryLedger", "MemoryStore", "Store", "open_store"]
+
+SCHEMES = {
+    "memory": "dspex.stores.memory:MemoryStore",
+}
+"""Where the store for a URL's scheme is; imported when it is first asked for."""
+
+_memory: dict[str, MemoryStore] = {}
+_lock = ForkSafeLock()
+
+
+def open_store(url: str | Store) -> Store:
+    """
+    Return the store that *url* names; a `Store` as it is.
+
+    `memory://` is one store for the whole process, `memory://name` another.
+
+    Raises:
+        StoreUnavailable: No store has that scheme, or it cannot be opened.
+        MissingExtra: The store's package is not installed.
+    """
+    if isinstance(url, Store):
+        return url
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise errors.StoreUnavailable(
+            f"no store has the scheme of {errors.shown(url, 80)}; known are {known}.", url=url
+        )
+    if scheme == "memory":
+        with _lock:
+            return _memory.setdefault(url, MemoryStore())
+    module, _, name = SCHEMES[scheme].partition(":")
+    store: Store = getattr(import_module(module), name)(url)
+    return store

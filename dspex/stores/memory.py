@@ -1,0 +1,83 @@
+"""The reference store: sessions in this process, gone with their last handle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from dspex import errors
+from dspex.locks import ForkSafeLock
+from dspex.records import SessionInfo
+from dspex.stores.base import Store, check_session_id
+from dspex.stores.ledger import MemoryLedger
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore(Store):
+    """
+    Sessions in this process; each is gone when its last handle is closed.
+
+    `memory://` names one store for the whole process; an instance of your own is private to whoever has it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = ForkSafeLock()
+        self._open: dict[str, tuple[MemoryLedger, int, float]] = {}
+
+    def private(self) -> MemoryLedger:
+        """A ledger that no other handle can open."""
+        return MemoryLedger(self._lock)
+
+    def open(self, session_id: str, *, create: bool = True) -> MemoryLedger:
+        check_session_id(session_id)
+        with self._lock:
+            found = self._open.get(session_id)
+            if found is None:
+                if not create:
+                    raise _unknown(session_id, self._open)
+                found = (
+                    MemoryLedger(self._lock, session_id=session_id, store=self),
+                    0,
+                    time.time(),
+                )
+            ledger, handles, created = found
+            self._open[session_id] = ledger, handles + 1, created
+        return ledger
+
+    def sessions(self) -> Sequence[SessionInfo]:
+        with self._lock:
+            return [
+                SessionInfo(session_id, ledger.revision, len(ledger.schema.kinds), created)
+                for session_id, (ledger, _, created) in sorted(self._open.items())
+            ]
+
+    def delete(self, session_id: str) -> None:
+        with self._lock:
+            if session_id not in self._open:
+                raise _unknown(session_id, self._open)
+            sink = self._open.pop(session_id)[0].delete()
+        if sink is not None:
+            sink.end()
+
+    def close(self) -> None:
+        """Nothing to let go of: sessions end with their handles."""
+
+    def closed(self, ledger: MemoryLedger) -> None:
+        """One handle of *ledger* less; with the last one the session ends."""
+        with self._lock:
+            found = self._open.get(ledger.id)
+            if found is None or found[0] is not ledger:
+                return
+            _, handles, created = found
+            if handles > 1:
+                self._open[ledger.id] = ledger, handles - 1, created
+            else:
+                del self._open[ledger.id]
+
+
+def _unknown(session_id: str, known: Mapping[str, object]) -> errors.UnknownSession:
+    return errors.UnknownSession(
+        f"the store has no session '{session_id}'.{errors.did_you_mean(session_id, known)}",
+        session=session_id,
+    )

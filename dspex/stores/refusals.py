@@ -1,0 +1,62 @@
+"""What every ledger says when it refuses, in the same words whatever the store is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dspex import errors
+
+__all__ = ["deleted", "forgotten", "too_many_names", "too_many_writes", "unknown_tag", "version_conflict"]
+
+
+def deleted(session: str) -> errors.SessionClosed:
+    """The session is gone for everyone."""
+    return errors.SessionClosed(
+        f"session '{session}' was deleted. Open it again to start anew.", session=session
+    )
+
+
+def version_conflict(session: str, name: str, version: int, expected: int) -> errors.VersionConflict:
+    """*name* is at *version*."""
+    return errors.VersionConflict(
+        f"'{name}' in session '{session}' is at version {version}, not {expected}: someone set it "
+        "since. Read it again and retry.",
+        name=name,
+        session=session,
+        version=version,
+        expected=expected,
+    )
+
+
+def too_many_writes(session: str, count: int, limit: int) -> errors.LimitExceeded:
+    """One commit has *count* writes."""
+    return errors.LimitExceeded(
+        f"a commit may hold {limit} writes (got {count}) in session '{session}'. Split it.", limit=limit
+    )
+
+
+def too_many_names(session: str, count: int, limit: int) -> errors.LimitExceeded:
+    """The session would have *count* variables."""
+    return errors.LimitExceeded(
+        f"a session may have {limit} variables (got {count}) in session '{session}'.", limit=limit
+    )
+
+
+def forgotten(session: str, since: int, oldest: int) -> errors.UnknownRevision:
+    """The history begins after *oldest* only."""
+    return errors.UnknownRevision(
+        f"the changes of session '{session}' since revision {since} are not all there any more; the oldest "
+        f"point to go on from is {oldest}. Start from a snapshot.",
+        session=session,
+        since=since,
+        oldest=oldest,
+    )
+
+
+def unknown_tag(session: str, tag: str, known: Collection[str]) -> errors.UnknownRevision:
+    """There is no label *tag*."""
+    return errors.UnknownRevision(
+        f"session '{session}' has no tag '{tag}'.{errors.did_you_mean(tag, known)}",
+        session=session,
+        tag=tag,
+    )

@@ -1,0 +1,201 @@
+"""The watching half of a session: who is told of its commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from dspex import errors
+from dspex.changes import EVERY_NAME, Change, ChangeSignal, Mode, Watch, connections
+from dspex.commits import Commit, Declaration, Receipt
+from dspex.dispatch import Fanout, Push
+from dspex.locks import ForkSafeLock, OwnedLock
+from dspex.records import Record, Revision, Snapshot
+from dspex.stores import Ledger
+from dspex.stores.base import Ended
+from dspex.streams import AsyncChanges, Changes
+from dspex.variables import Variable
+
+__all__ = ["Declares", "Rare", "Watching"]
+
+_making = ForkSafeLock()
+
+
+class Rare(msgspec.Struct):
+    """What a session has only once somebody uses it; ten thousand forks do not."""
+
+    signals: dict[str, ChangeSignal] = msgspec.field(default_factory=dict)
+    attachments: dict[Any, Any] = msgspec.field(default_factory=dict)
+    """What the rooms above keep with the session: its modules, the program of each class."""
+    plans: tuple[Declares, ...] = ()
+    """What was declared here already, so that binding again asks nothing of the store."""
+    given: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """What a fork has given its parent: by name, the versions that it had here and there."""
+    unsubscribe: Callable[[], None] | None = None
+    lock: Any = msgspec.field(default_factory=OwnedLock)
+    """Held while a program is bound for the first time; its `init` may bind others."""
+
+
+class Declares(Protocol):
+    """What a program class tells a session when it is bound."""
+
+    @property
+    def declarations(self) -> tuple[Declaration, ...]:
+        """What the session is to have."""
+        ...
+
+    @property
+    def variables(self) -> Mapping[str, Variable[Any]]:
+        """The declarations on the class, by their names in the session."""
+        ...
+
+
+class Watching:
+    """Signals, watches, iterators, and the programs that are pushed to."""
+
+    __slots__ = ("_fanout", "_ledger", "_rare")
+
+    _ledger: Ledger
+    _fanout: Fanout | None
+    _rare: Rare | None
+
+    if TYPE_CHECKING:
+
+        def _commit(self, commit: Commit) -> Receipt: ...
+        def _unknown(self, name: str) -> errors.UnknownVariable: ...
+        def record(self, name: str) -> Record: ...
+        def snapshot(self, tag: str | None = None) -> Snapshot: ...
+
+    def signal(self, name: str) -> ChangeSignal:
+        """
+        The `blinker.Signal` of *name*, or of every variable: `"*"`.
+
+        Receivers are called as `receiver(session, change=change)`, in the order in which they connected.
+        """
+        records = self._ledger.records
+        if isinstance(records, Ended):
+            raise records.error()
+        if name != EVERY_NAME and not (isinstance(name, str) and name in self._ledger.schema.kinds):
+            raise self._unknown(name)
+        self._fan()
+        return self._rarely().signals.setdefault(name, ChangeSignal(f"{name} changed"))
+
+    def watch(
+        self,
+        name: str,
+        fn: Callable[[Change], object],
+        *,
+        mode: Mode = "latest",
+        debounce: float | None = None,
+    ) -> Watch:
+        """
+        Call `fn(change)` after every commit that sets *name* (`"*"`: any variable).
+
+        Calls come in the order of commits, one at a time, outside locks; in one thread before `set` returns.
+        What *fn* raises is logged and counted, and disturbs nobody. An `async def` is awaited on the running
+        loop.
+
+        Args:
+            name: What to watch.
+            fn: Kept alive until the watch is closed.
+            mode: `latest`: who falls behind is told the newest change of a name. `all`: every change; who
+                falls too far behind is closed with `LimitExceeded`.
+            debounce: Wait until so many seconds have passed without a change, then call with the last one.
+
+        Returns:
+            A handle whose `close()` ends the watch.
+        """
+        signal = self.signal(name)
+        return Watch(signal, name, fn, mode=mode, opened=self._ledger.rev, debounce=debounce)
+
+    def changes(
+        self, name: str = EVERY_NAME, *, mode: Mode = "latest", since: Revision | None = None
+    ) -> Changes:
+        """
+        An iterator over the changes of *name* from now on, or from revision *since* on.
+
+        What cannot be resumed starts with a `Snapshot`; after that nothing is missed and nothing told twice.
+        """
+        stream = Changes(name, mode)
+        self._stream(stream, name, mode, since)
+        return stream
+
+    def achanges(
+        self, name: str = EVERY_NAME, *, mode: Mode = "latest", since: Revision | None = None
+    ) -> AsyncChanges:
+        """The same for `async for`."""
+        stream = AsyncChanges(name, mode)
+        self._stream(stream, name, mode, since)
+        return stream
+
+    def _stream(self, stream: Changes | AsyncChanges, name: str, mode: Mode, since: Revision | None) -> None:
+        stream.open(self.watch(name, stream.push, mode=mode))
+        if since is not None:
+            stream.begin(*self._missed(name, since))
+
+    def _missed(self, name: str, since: Revision) -> tuple[list[Change | Snapshot], int]:
+        """What a stream that has seen *since* must be given first, and how far that goes."""
+        if since.epoch == self._ledger.epoch and since.rev <= self._ledger.rev:
+            try:
+                changes = self._ledger.history(since=since.rev)
+            except errors.UnknownRevision:
+                pass
+            else:
+                seen = changes[-1].rev if changes else since.rev
+                return [c for c in changes if name in (EVERY_NAME, c.name)], seen
+        snapshot = self.snapshot()
+        return [snapshot], snapshot.revision.rev
+
+    def _newest(self, name: str) -> Record | None:
+        try:
+            return self._ledger.records[name]
+        except errors.SessionClosed:
+            return None
+
+    def _end_watches(self) -> None:
+        for signal in list(self._rarely().signals.values()):
+            for watch in [one for one in signal.receivers_for(self) if isinstance(one, Watch)]:
+                watch.close()
+
+    def _signals_of(self, name: str) -> Iterable[ChangeSignal]:
+        rare = self._rarely()
+        for key in (name, EVERY_NAME):
+            if key in rare.signals:
+                yield rare.signals[key]
+        for variable in dict.fromkeys(plan.variables.get(name) for plan in rare.plans):
+            if variable is not None and variable.listened:
+                yield variable.changed
+
+    def declare(self, plan: Declares) -> None:
+        """Declare all that *plan* names; nothing the second time."""
+        rare = self._rare
+        if rare is not None and plan in rare.plans:
+            return
+        self._commit(Commit(declare=plan.declarations))
+        rare = self._rarely()
+        with rare.lock:
+            rare.plans = (*rare.plans, plan)
+        connections.changed()
+
+    def attach(self, program: object, pushes: Mapping[str, Push]) -> None:
+        """Push every commit of the names of *pushes* into *program*, for as long as it lives."""
+        (self._fanout or self._fan()).attach(program, pushes)
+
+    def _fan(self) -> Fanout:
+        """What pushes the commits of this session's ledger to programs and watchers of this handle."""
+        if self._fanout is None:
+            with self._rarely().lock:
+                if self._fanout is None:
+                    fanout = Fanout(self)
+                    self._rarely().unsubscribe = self._ledger.subscribe(fanout)
+                    self._fanout = fanout
+        return self._fanout
+
+    def _rarely(self) -> Rare:
+        if self._rare is None:
+            with _making:
+                if self._rare is None:
+                    self._rare = Rare()
+        return self._rare

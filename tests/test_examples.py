@@ -1,0 +1,53 @@
+"""The course in `examples/` runs, without a warning, and says what it says it does."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+SAYS = {
+    "01_hello": ["HELLO, ADA!!!!", "refused: warmth must be at most 1.0 (got 2.0)"],
+    "02_research_agent": ["'operator' set reasoning_strategy to Predict", "20 questions each"],
+    "03_watching": ["temperature: 0.7 -> 0.2 at revision 1, by 03", "the first one failed 1 time(s)"],
+    "04_history": ["answered: 3", "back to version 1 -> 0.2", "back to what was shipped -> 0.7 1.0 0"],
+    "05_forks": ["the live session kept: 0.7 chatty", "after: 0.3 brief score 1.0"],
+    "06_async": ["the operator set seconds to 0.02 meanwhile"],
+}
+
+
+def run(name: str, home: Path) -> str:
+    # Strict, but for what libraries behind the model do themselves.
+    strict = ["-W", "error"] if name != "02_research_agent" else []
+    done = subprocess.run(
+        [sys.executable, *strict, EXAMPLES / f"{name}.py"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        env={**os.environ, "HOME": str(home), "COLUMNS": "120"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_known_here():
+    assert sorted(SAYS) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_runs_and_says_what_it_should(name, tmp_path):
+    output = run(name, tmp_path)
+    for words in SAYS[name]:
+        assert words in output
+
+
+def test_the_agent_gets_faster_when_its_strategy_is_set(tmp_path):
+    """The same program, before and after `session.set`, on the real model."""
+    output = run("02_research_agent", tmp_path)
+    table = dict(re.findall(r"(ChainOfThought|Predict) +\d+% +(\d\.\d+)", output))
+    assert float(table["Predict"]) < float(table["ChainOfThought"])
