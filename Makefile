@@ -27,6 +27,13 @@ types: $(VENV)/dev  ## mypy --strict and pyright
 
 bench: $(VENV)/dev  ## how fast it is, beside plain Python and its peers
 	$(BIN)/python benchmarks/inprocess.py
+	$(BIN)/python benchmarks/sqlite.py
+
+soak: $(VENV)/dev  ## the promises that CI tests for seconds, at full length
+	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/stores/test_sqlite_promises.py
+
+mutants: $(VENV)/dev  ## break the code in many ways and see that a test fails each time
+	$(BIN)/python tests/mutants/run.py
 
 docs: $(VENV)/dev  ## print again what README and docs show: the terminal, the table
 	$(BIN)/python docs/make.py
@@ -48,4 +55,4 @@ $(VENV)/dev: $(VENV)/demo
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,local]' --group dev
 	@touch $@
 
-.PHONY: help demo test lint types bench docs clean
+.PHONY: help demo test lint types bench soak mutants docs clean

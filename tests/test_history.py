@@ -2,7 +2,7 @@
 
 import pytest
 
-from dspex import InvalidName, Session, Text, UnknownRevision, UnknownVariable
+from dspex import InvalidName, LimitExceeded, Session, Text, UnknownRevision, UnknownVariable
 from dspex.stores import base
 
 
@@ -259,3 +259,13 @@ def test_handing_out_tags_does_not_let_anyone_change_them(session):
     session.tag("here")
     session.tags.clear()
     assert list(session.tags) == ["here"]
+
+
+def test_a_session_has_a_bounded_number_of_tags(session):
+    for number in range(base.TAGS):
+        session.tag(f"t{number}")
+    with pytest.raises(LimitExceeded) as refused:
+        session.tag("one-more")
+    assert str(refused.value) == "a session may have 256 tags in session 'demo'. Move one: tag it again."
+    session.tag("t0")
+    assert len(session.tags) == base.TAGS

@@ -14,6 +14,7 @@ __all__ = ["SCHEMES", "Ledger", "MemoryLedger", "MemoryStore", "Store", "open_st
 
 SCHEMES = {
     "memory": "dspex.stores.memory:MemoryStore",
+    "sqlite": "dspex.stores.sqlite:SqliteStore",
 }
 """Where the store for a URL's scheme is; imported when it is first asked for."""
 

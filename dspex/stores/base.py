@@ -55,6 +55,9 @@ NAMES = 1_000
 BATCH = NAMES
 """Writes that one commit may hold: a fork may give all its values back at once."""
 
+TAGS = 256
+"""Labels that a session may have: each keeps the records of its revision."""
+
 HISTORY = 1_024
 """Changes of a session that are kept for history and for watches that resume."""
 

@@ -111,8 +111,7 @@ class MemoryLedger(Ledger):
     @property
     def id(self) -> str:  # type: ignore[override]  # made when somebody looks, 10,000 forks never do
         """The id of the session; one of a private session says only that it is private."""
-        if self._id is None:
-            self._id = f"private-{next(_numbers)}"
+        self._id = self._id or f"private-{next(_numbers)}"
         return self._id
 
     @property
@@ -245,8 +244,9 @@ class MemoryLedger(Ledger):
             self._check_claims(commit.claim.names, commit.claim.token)
         for write in commit.writes:
             self._check_version(write.name, write.expect, schema)
-        if commit.tag is not None:
-            check_name(commit.tag)
+        tag = commit.tag
+        if tag is not None and check_name(tag) not in self.tags and len(self.tags) >= base.TAGS:
+            raise refusals.too_many_tags(self.id, base.TAGS)
         return schema
 
     def _made(
@@ -344,16 +344,9 @@ class MemoryLedger(Ledger):
     # ---- what may be refused ----------------------------------------------------------------------
 
     def _refuse(self, name: str, error: Exception) -> Never:
-        if isinstance(error, errors.InvalidValue):
-            raise error.at(name, self.id) from None
-        if isinstance(error, errors.LimitExceeded):
-            raise errors.LimitExceeded(
-                f"{name}: {error.message} In session '{self.id}'.", name=name, **error.facts
-            ) from None
-        self._check_alive()
-        if isinstance(name, str) and name in self.schema.kinds:
-            raise error  # a fault of the kind itself
-        raise errors.unknown_variable(f"session '{self.id}'", name, self.schema.kinds) from None
+        if not isinstance(error, errors.DspexError):
+            self._check_alive()
+        raise refusals.refused(self.id, name, error, self.schema.kinds) from None
 
     def _check_alive(self) -> None:
         if isinstance(self.records, Ended):

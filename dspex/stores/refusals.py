@@ -6,7 +6,16 @@ from collections.abc import Collection
 
 from dspex import errors
 
-__all__ = ["deleted", "forgotten", "too_many_names", "too_many_writes", "unknown_tag", "version_conflict"]
+__all__ = [
+    "deleted",
+    "forgotten",
+    "refused",
+    "too_many_names",
+    "too_many_tags",
+    "too_many_writes",
+    "unknown_tag",
+    "version_conflict",
+]
 
 
 def deleted(session: str) -> errors.SessionClosed:
@@ -14,6 +23,18 @@ def deleted(session: str) -> errors.SessionClosed:
     return errors.SessionClosed(
         f"session '{session}' was deleted. Open it again to start anew.", session=session
     )
+
+
+def refused(session: str, name: str, error: Exception, known: Collection[str]) -> Exception:
+    """What the kind of *name* said, or that there is no such kind, at its place."""
+    if isinstance(error, errors.InvalidValue):
+        return error.at(name, session)
+    if isinstance(error, errors.LimitExceeded):
+        sentence = f"{name}: {error.message} In session '{session}'."
+        return errors.LimitExceeded(sentence, name=name, **error.facts)
+    if isinstance(name, str) and name in known:
+        return error  # a fault of the kind itself
+    return errors.unknown_variable(f"session '{session}'", name, known)
 
 
 def version_conflict(session: str, name: str, version: int, expected: int) -> errors.VersionConflict:
@@ -39,6 +60,13 @@ def too_many_names(session: str, count: int, limit: int) -> errors.LimitExceeded
     """The session would have *count* variables."""
     return errors.LimitExceeded(
         f"a session may have {limit} variables (got {count}) in session '{session}'.", limit=limit
+    )
+
+
+def too_many_tags(session: str, limit: int) -> errors.LimitExceeded:
+    """The session would have one label more than *limit*."""
+    return errors.LimitExceeded(
+        f"a session may have {limit} tags in session '{session}'. Move one: tag it again.", limit=limit
     )
 
 

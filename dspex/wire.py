@@ -1,0 +1,136 @@
+"""
+How values, declarations and errors look outside a process: on a wire, in a file, in a database.
+
+MessagePack, and nothing else: no pickle, no fallback, no import by name. A value is encoded by its kind, so a
+reader needs the kind to make one; bytes that are none of the kind's are an `InvalidValue`. The same value
+always has the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from dspex import errors
+from dspex.changes import Change
+from dspex.commits import Declaration
+from dspex.kinds import Kind
+from dspex.kinds.plain import freeze, thaw
+
+__all__ = [
+    "pack_change",
+    "pack_declaration",
+    "pack_error",
+    "pack_plain",
+    "pack_value",
+    "unpack_change",
+    "unpack_declaration",
+    "unpack_error",
+    "unpack_plain",
+    "unpack_value",
+]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+def pack_plain(plain: Any) -> bytes:
+    """Plain data (None, bool, int, float, str, bytes, lists and dicts of them) as bytes."""
+    return _encode(plain)
+
+
+def unpack_plain(data: bytes) -> Any:
+    """
+    The plain data that *data* stands for.
+
+    Raises:
+        InvalidValue: It is not MessagePack.
+    """
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise errors.InvalidValue.expecting(f"MessagePack ({error})", f"{len(data)} bytes") from None
+
+
+def pack_value(kind: Kind[Any], value: Any) -> bytes:
+    """A stored value of *kind* as bytes."""
+    return _encode(kind.dump(value))
+
+
+def unpack_value(kind: Kind[Any], data: bytes) -> Any:
+    """
+    The stored value of *kind* that *data* stands for; bit for bit what was packed.
+
+    Raises:
+        InvalidValue: No value of *kind* looks like that.
+    """
+    return kind.load(unpack_plain(data))
+
+
+def pack_change(kind: Kind[Any], change: Change) -> bytes:
+    """A change of a variable of *kind* as bytes, less its epoch, which all changes of a history share."""
+    return _encode(
+        (
+            change.name,
+            kind.dump(change.value),
+            change.version,
+            change.rev,
+            change.source,
+            None if change.metadata is None else thaw(change.metadata),
+            change.time,
+            kind.dump(change.old),
+        )
+    )
+
+
+def unpack_change(kinds: Mapping[str, Kind[Any]], epoch: str, data: bytes) -> Change:
+    """The change that *data* stands for; *kinds* by name."""
+    name, value, version, rev, source, metadata, time, old = unpack_plain(data)
+    kind = kinds[name]
+    frozen = None if metadata is None else freeze(metadata)
+    return Change(name, kind.load(value), version, rev, epoch, source, frozen, time, kind.load(old))
+
+
+def pack_declaration(declared: Declaration) -> bytes:
+    """A declaration as bytes."""
+    kind = declared.kind
+    return _encode(
+        (declared.name, kind.describe(), kind.dump(declared.initial), declared.description, declared.owner)
+    )
+
+
+def unpack_declaration(data: bytes) -> Declaration:
+    """
+    The declaration that *data* stands for.
+
+    Raises:
+        InvalidDeclaration: It describes no kind that this process knows.
+        InvalidValue: Its initial value is not one of its kind.
+    """
+    plain = unpack_plain(data)
+    if not isinstance(plain, list) or len(plain) != 5:
+        raise errors.InvalidDeclaration("a declaration must be five fields.")
+    name, description, initial, words, owner = plain
+    kind = Kind.from_description(description)
+    return Declaration(name, kind, kind.load(initial), str(words), str(owner))
+
+
+def pack_error(error: errors.DspexError) -> bytes:
+    """An error as bytes: code, sentence, and those facts that are plain."""
+    facts = {}
+    for key, fact in error.facts.items():
+        try:
+            _encode(fact)
+        except TypeError:
+            continue
+        facts[key] = fact
+    return _encode((error.code, error.message, facts))
+
+
+def unpack_error(data: bytes) -> errors.DspexError:
+    """The error that *data* stands for, of the class that its code names."""
+    code, message, facts = unpack_plain(data)
+    kind = errors.DspexError.by_code.get(code, errors.DspexError)
+    return kind(message, **facts)
