@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
+from dspex import errors
 from dspex.changes import Change
 from dspex.commits import Commit, Receipt, Write
 from dspex.records import Record
@@ -40,12 +41,14 @@ class Batch:
     def __init__(self, session: Session, metadata: Mapping[str, Any] | None, source: str | None) -> None:
         self.session = session
         self.receipt: Receipt | None = None
-        """What the commit did, once the block has ended; None if nothing was set."""
+        """What the commit did, once the block has ended; None if there was none, or another batch took it."""
         self._metadata = metadata
         self._source = source
         self._writes: dict[str, Write] = {}
         self._token: str | None = None
         self._outer: Batch | None = None
+        self._joined: Batch | None = None
+        """The batch of the same session around this one, which takes what this one has."""
         self._entered: Token[Batch | None] | None = None
 
     def add(
@@ -69,36 +72,47 @@ class Batch:
         )
 
     def join(self, commit: Commit) -> Receipt:
-        """Note the writes of *commit*; what the other verbs that set do inside the block."""
-        changes = [
-            self.add(write.name, write.value, commit.metadata, write.source or commit.source, write.expect)
-            for write in commit.writes
-        ]
+        """Note the writes of *commit*, or none; what the other verbs that set do inside the block."""
+        writes, metadata = dict(self._writes), self._metadata
+        try:
+            changes = [
+                self.add(
+                    write.name, write.value, commit.metadata, write.source or commit.source, write.expect
+                )
+                for write in commit.writes
+            ]
+        except errors.DspexError:
+            self._writes, self._metadata = writes, metadata
+            raise
         self._token = commit.token or self._token
         return Receipt(self.session.revision.epoch, 0, tuple(changes))
 
     def pending(self, record: Record) -> Any:
         """The value that the batch has for a variable, or that of its *record*."""
-        return self._writes[record.name].value if record.name in self._writes else record.value
+        if record.name in self._writes:
+            return self._writes[record.name].value
+        return record.value if self._joined is None else self._joined.pending(record)
 
     def __enter__(self) -> Self:
-        if open_batch(self.session) is None:
-            self._outer = opened.get()
-            self._entered = opened.set(self)
-            self._writes = {}
-            self.session._count_batches(1)
+        if self._entered is not None:
+            raise errors.InvalidDeclaration("this batch is open already; make another one: session.batch().")
+        self._writes = {}
+        self._joined = open_batch(self.session)
+        self._outer = opened.get()
+        self._entered = opened.set(self)
+        self.session._count_batches(1)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._end() and kind is None:
-            self.receipt = self.session._make(self._commit())
+            self.receipt = self._finish(self._commit())
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(self, kind: object, *_: object) -> None:
         if self._end() and kind is None:
-            self.receipt = await self.session._call(self.session._make, self._commit())
+            self.receipt = await self.session._call(self._finish, self._commit())
 
     def _end(self) -> bool:
         """Leave the block; whether there is something to commit."""
@@ -107,6 +121,12 @@ class Batch:
             self._entered = None
             self.session._count_batches(-1)
         return bool(self._writes)
+
+    def _finish(self, commit: Commit) -> Receipt | None:
+        if self._joined is None:
+            return self.session._make(commit)
+        self._joined.join(commit)
+        return None
 
     def _commit(self) -> Commit:
         return Commit(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import blinker
@@ -99,6 +101,14 @@ class ChangeSignal(blinker.Signal):
         self._serials.setdefault(_identity(receiver), connections.changed())
         return receiver
 
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """A block in which nobody is called."""
+        with super().muted():
+            connections.changed()
+            yield
+        connections.changed()
+
     def receivers_for(self, sender: Any) -> Any:
         """Yield the receivers that are to be called for *sender*, in the order in which they connected."""
         yield from sorted(
@@ -159,6 +169,8 @@ class Watch:
         """What the dispatcher calls."""
         if inspect.iscoroutinefunction(callback):
             self.deliver = _OnLoop(self).push
+        if not callable(callback):
+            raise errors.InvalidValue.expecting("a function", errors.shown(callback)).at("the watcher")
         if debounce is not None:
             self.deliver = _Debounce(self, debounce, self.deliver).push
         signal.connect(self, weak=False)
@@ -227,8 +239,8 @@ class _Debounce:
     """Calls once a burst is over, with the last change of each name that it had."""
 
     def __init__(self, watch: Watch, seconds: float, deliver: Callable[[Change], object]) -> None:
-        if not 0 < seconds < threading.TIMEOUT_MAX:
-            raise errors.InvalidValue.expecting("more than 0 seconds", repr(seconds)).at("debounce")
+        if not isinstance(seconds, int | float) or not 0 < seconds < threading.TIMEOUT_MAX:
+            raise errors.InvalidValue.expecting("more than 0 seconds", errors.shown(seconds)).at("debounce")
         self._watch = watch
         self._deliver = deliver
         self._seconds = seconds
@@ -247,11 +259,11 @@ class _Debounce:
                 self._wait()
 
     def _wait(self) -> None:
-        self._waiting = os.getpid()
         self._more = False
         timer = threading.Timer(self._seconds, self._quiet)
         timer.daemon = True
         timer.start()
+        self._waiting = os.getpid()
 
     def _quiet(self) -> None:
         with self._lock:
@@ -274,37 +286,65 @@ class _Debounce:
 
 
 class _OnLoop:
-    """Awaits an async callback on the loop on which the watch was opened, one change after another."""
+    """
+    Awaits an async callback on the loop on which the watch was opened, one change after another.
+
+    What waits is bounded and, in mode `latest`, coalesced where it is pushed: a busy loop costs no memory.
+    The callback runs in the context of the watch, not in that of whoever sets.
+    """
 
     def __init__(self, watch: Watch) -> None:
         import asyncio
 
         self._watch = watch
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._lock = ForkSafeLock()
         self._waiting: deque[Change] = deque()
+        self._running = False
         self._task: asyncio.Task[None] | None = None
 
     def push(self, change: Change) -> None:
-        self._loop.call_soon_threadsafe(self._enqueue, change)
+        with self._lock:
+            if self._watch.mode == "latest":
+                self._waiting = deque(one for one in self._waiting if one.name != change.name)
+            too_many = len(self._waiting) >= LOSSLESS_QUEUE
+            if not too_many:
+                self._waiting.append(change)
+            start, self._running = not self._running, True
+        if too_many:
+            self._watch.overrun(LOSSLESS_QUEUE)
+        elif start:
+            self._start()
 
-    def _enqueue(self, change: Change) -> None:
-        if self._watch.mode == "latest":
-            for waiting in self._waiting:
-                if waiting.name == change.name:
-                    self._waiting.remove(waiting)
-                    break
-        elif len(self._waiting) >= LOSSLESS_QUEUE:
-            return self._watch.overrun(LOSSLESS_QUEUE)
-        self._waiting.append(change)
-        if self._task is None:
-            self._task = self._loop.create_task(self._run())
-        return None
+    def _start(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._begin, context=self._context)
+        except RuntimeError:  # the loop is closed: nobody will ever hear
+            self._watch.close()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._run(), context=self._context)
+
+    def _next(self) -> Change | None:
+        with self._lock:
+            if self._waiting and not self._watch.closed:
+                return self._waiting.popleft()
+            self._running = False
+            return None
 
     async def _run(self) -> None:
-        while self._waiting and not self._watch.closed:
-            change = self._waiting.popleft()
+        import asyncio
+
+        while (change := self._next()) is not None:
             try:
                 await self._watch.callback(change)  # type: ignore[misc]
             except Exception as error:
                 self._watch.failed(error, change)
-        self._task = None
+            except asyncio.CancelledError as error:
+                # Somebody cancels all tasks, or what was awaited: the next change is told all the same.
+                self._watch.failed(RuntimeError(f"the callback was cancelled: {error!r}"), change)
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    self._start()
+                    raise

@@ -185,6 +185,7 @@ class Fanout:
                 targets = self._find(change.name, before=change.rev)
             # One that is no longer the newest of its name is followed in the queue by one that is.
             stale = self.queue and self._session._newest(change.name) is not change
+            leaving: BaseException | None = None
             for deliver in targets.lossless if stale else targets.every:
                 try:
                     deliver(change)
@@ -193,6 +194,10 @@ class Fanout:
                         watch.failed(error, change)
                     else:
                         report(deliver, change, error)
+                except BaseException as error:
+                    leaving = error
+            if leaving is not None:
+                raise leaving
 
     def end(self) -> None:
         """End all watches: the session is gone."""
@@ -205,7 +210,7 @@ class Fanout:
         watches: dict[int, Watch] = {}
         since = -1
         for signal in self._session._signals_of(name):
-            for receiver in signal.receivers_for(self._session):
+            for receiver in () if signal.is_muted else signal.receivers_for(self._session):
                 if not isinstance(receiver, Watch):
                     every.append(_BlinkerReceiver(receiver, self._session))
                 elif receiver.opened < before:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from dspex.commits import Receipt, Write
@@ -13,26 +13,30 @@ if TYPE_CHECKING:
 __all__ = ["note_given", "writes_back"]
 
 
-def writes_back(fork: Session, names: Iterable[str] | None, *, force: bool) -> tuple[Write, ...]:
+def writes_back(
+    fork: Session, names: Iterable[str] | None, *, force: bool
+) -> tuple[tuple[Write, ...], Mapping[str, int]]:
     """
     What setting *names* in the parent to what *fork* has takes; by default those that the fork has set.
 
-    Each expects the version that the parent had when the fork began, or when it last gave that name back.
+    All values are of one revision of the fork. Each write expects the version that the parent had when the
+    fork began, or when it last gave that name back. Also returns the versions of the values in the fork.
     """
     given = fork._rarely().given
     began = fork.ledger.own_versions()
+    snapshot = fork.snapshot()
     if names is None:
-        names = [name for name in began if given.get(name, (0, 0))[0] != fork.record(name).version]
+        names = [name for name in began if given.get(name, (0, 0))[0] != snapshot.record(name).version]
     writes = []
     for name in names:
-        record = fork.record(name)
+        record = snapshot.record(name)
         base = given[name][1] if name in given else began.get(name, record.version)
         writes.append(Write(name, record.value, None if force else base))
-    return tuple(writes)
+    return tuple(writes), {write.name: snapshot.record(write.name).version for write in writes}
 
 
-def note_given(fork: Session, receipt: Receipt) -> None:
+def note_given(fork: Session, versions: Mapping[str, int], receipt: Receipt) -> None:
     """Remember what the parent has taken, so that giving it again is no conflict with oneself."""
     given = fork._rarely().given
     for change in receipt.changes:
-        given[change.name] = (fork.record(change.name).version, change.version)
+        given[change.name] = (versions[change.name], change.version)

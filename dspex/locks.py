@@ -18,6 +18,9 @@ class ForkSafeLock:
 
     Forking takes every such lock first, so no other thread is in the middle of a commit, and gives all of
     them back on both sides. Therefore no user code may run while one is held, and no other one be taken.
+
+    The exception is what the garbage collector runs: an abandoned session may be closed in the middle of a
+    commit, by the same thread. So the lock is re-entrant, unless a condition waits on it.
     """
 
     __slots__ = ("__weakref__", "acquire", "release")
@@ -27,8 +30,8 @@ class ForkSafeLock:
 
     release: Callable[[], None]
 
-    def __init__(self) -> None:
-        lock = threading.Lock()
+    def __init__(self, *, reentrant: bool = True) -> None:
+        lock = threading.RLock() if reentrant else threading.Lock()
         self.acquire = lock.acquire
         self.release = lock.release
         _safe[id(self)] = ref(self, _forget(_safe, id(self)))

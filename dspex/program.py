@@ -337,6 +337,8 @@ def _bind(cls: Any, session: Session, prefix: str) -> Any:
     _set_plan(program, plan)
     _set_pin(program, None)
     _set_modules(program, None)
+    if plan.modules:
+        session_modules(session)  # made now: a push runs under the store's lock and must find it
     session.attach(program, plan.pushes)
     _fill(program, plan.values)
     if plan.modules:
@@ -368,15 +370,19 @@ def _pinned(live: Any, snapshot: Snapshot) -> Any:
     modules = live._modules
     _set_modules(program, None if modules is None else modules.with_reader(program._read))
     records = snapshot._records
-    for name, store in plan.values:
-        store(program, records[name].value)
-    for name, store in plan.modules:
-        store(program, records[name].value)
+    try:
+        for name, store in plan.values:
+            store(program, records[name].value)
+        for name, store in plan.modules:
+            store(program, records[name].value)
+    except KeyError as missing:
+        snapshot.record(missing.args[0])  # says which variable the snapshot does not have
+        raise
     if plan.programs:
         for (_, store, _), key in zip(plan.programs, _programs_of(live), strict=True):
             store(program, _pinned(getattr(live, key), snapshot))
     if live.__dict__:
-        for key, value in live.__dict__.items():
+        for key, value in list(live.__dict__.items()):
             object.__setattr__(
                 program,
                 key,

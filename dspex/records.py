@@ -123,13 +123,17 @@ class Snapshot(Mapping[str, Any]):
         """The same, as records."""
         return MappingProxyType(self._records)
 
-    def __getitem__(self, name: str) -> Any:
+    def record(self, name: str) -> Record:
+        """The record of *name*; `UnknownVariable` if there is none."""
         try:
-            return self._records[name].value
-        except KeyError:
+            return self._records[name]
+        except (KeyError, TypeError):
             raise errors.unknown_variable(
                 f"the snapshot of session '{self.session}'", name, self._records
             ) from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self.record(name).value
 
     def __contains__(self, name: object) -> bool:
         return name in self._records

@@ -150,8 +150,8 @@ def _call_within(timeout: float, program: Program, inputs: tuple[Any, ...], name
     try:
         return future.result(timeout)
     except TimeoutError:
-        if future.done():
-            raise
+        if future.done():  # just now, or with a TimeoutError of its own
+            return future.result()
         raise _too_late(program, timeout) from None
 
 

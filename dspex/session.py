@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Self
 
 from dspex import errors, forks, history
 from dspex.aio import AsyncVerbs
+from dspex.authors import check_source, default_source
 from dspex.batches import Batch, open_batch
 from dspex.changes import Change
 from dspex.claims import Claim, active_token
@@ -24,7 +23,7 @@ from dspex.stores.base import ClosedLedger
 from dspex.variables import MISSING, checked_initial
 from dspex.watching import Watching
 
-__all__ = ["Session", "default_source"]
+__all__ = ["Session"]
 
 _closing = ForkSafeLock()
 
@@ -58,6 +57,8 @@ class Session(Watching, AsyncVerbs):
             ledger = owner.private()
         else:
             ledger = owner.open(f"session-{os.urandom(6).hex()}")
+        if source is not None:
+            check_source(source)
         self._begin(ledger, source if source is not None else default_source(), None)
 
     def _begin(self, ledger: Ledger, source: str, parent: Session | None) -> None:
@@ -198,6 +199,8 @@ class Session(Watching, AsyncVerbs):
         Raises:
             InvalidValue, UnknownVariable, VersionConflict, Claimed, LimitExceeded, SessionClosed.
         """
+        if source is not None:
+            check_source(source)
         if self._batches and (batch := open_batch(self)) is not None:
             return batch.add(name, value, metadata, source, expect)
         fanout = self._fanout
@@ -221,8 +224,10 @@ class Session(Watching, AsyncVerbs):
     ) -> Receipt:
         """Set several names in one commit: all of them, at one revision, or none."""
         expected = expect or {}
+        if not isinstance(values, Mapping):
+            raise errors.InvalidValue.expecting("values by name", errors.shown(values)).at("values")
         if not expected.keys() <= values.keys():
-            extra = errors.listed(sorted(expected.keys() - values.keys()))
+            extra = errors.listed(expected.keys() - values.keys())
             raise errors.InvalidValue.expecting("versions of names that are set", extra).at("expect")
         writes = tuple(Write(name, value, expected.get(name)) for name, value in values.items())
         return self._commit(Commit(writes, source=source, metadata=metadata))
@@ -298,8 +303,8 @@ class Session(Watching, AsyncVerbs):
         """
         if isinstance(names, str):
             raise errors.InvalidValue.expecting("a list of names", errors.shown(names)).at("names")
-        if not (ttl > 0 and math.isfinite(ttl)):
-            raise errors.InvalidValue.expecting("more than 0 seconds", repr(ttl)).at("ttl", self.id)
+        if not isinstance(ttl, int | float) or not (ttl > 0 and math.isfinite(ttl)):
+            raise errors.InvalidValue.expecting("more than 0 seconds", errors.shown(ttl)).at("ttl", self.id)
         outer = active_token(self)
         token = os.urandom(16).hex()
         if outer is not None:
@@ -321,6 +326,8 @@ class Session(Watching, AsyncVerbs):
         return self._make(commit)
 
     def _make(self, commit: Commit) -> Receipt:
+        if commit.source is not None:
+            check_source(commit.source)
         return self._ledger.commit(
             commit.replacing(
                 source=self._source if commit.source is None else commit.source,
@@ -336,6 +343,8 @@ class Session(Watching, AsyncVerbs):
 
         Nothing is copied until it is written, and neither sees what the other sets.
         """
+        if values is not None and not isinstance(values, Mapping):
+            raise errors.InvalidValue.expecting("values by name", errors.shown(values)).at("values")
         child = Session.__new__(type(self))
         child._begin(MemoryLedger.fork_of(self._ledger), self._source, self)
         if values:
@@ -361,9 +370,12 @@ class Session(Watching, AsyncVerbs):
             raise errors.UnknownSession(
                 f"session '{self.id}' is not a fork: it has no parent to commit to.", session=self.id
             )
-        writes = forks.writes_back(self, names, force=force)
-        receipt = parent._commit(Commit(writes, source=source or self._source, metadata=metadata))
-        forks.note_given(self, receipt)
+        if isinstance(names, str):
+            raise errors.InvalidValue.expecting("a list of names", errors.shown(names)).at("names")
+        writes, versions = forks.writes_back(self, names, force=force)
+        # Made at once, also inside a batch of the parent: it is a batch itself.
+        receipt = parent._make(Commit(writes, source=source or self._source, metadata=metadata))
+        forks.note_given(self, versions, receipt)
         return receipt
 
     # ---- for the rooms above ----------------------------------------------------------------------
@@ -419,13 +431,3 @@ class Session(Watching, AsyncVerbs):
         if self.closed:
             return f"<Session '{self.id}' closed>"
         return f"<Session '{self.id}' at {self.revision}, {len(self.variables)} variables>"
-
-
-def default_source() -> str:
-    """Who sets when nobody says: the script and its process."""
-    return _source_of(os.getpid(), sys.argv[0] if sys.argv else "")
-
-
-@lru_cache(maxsize=1)
-def _source_of(process: int, script: str) -> str:
-    return f"{script.rpartition(os.sep)[2] or 'python'}[{process}]"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 from dspex import errors
@@ -32,7 +33,7 @@ class _Stream(ABC):
         self._latest: dict[str, Change] = {}
         self._all: deque[Change | Snapshot] = deque()
         self._seen = -1
-        self._lock = ForkSafeLock()
+        self._lock = ForkSafeLock(reentrant=False)
         self._watch: Watch | None = None
         self._error: errors.DspexError | None = None
         self.closed = False
@@ -41,8 +42,14 @@ class _Stream(ABC):
     def open(self, watch: Watch) -> None:
         """Take what *watch* delivers through `push`, and end with it."""
         self._watch = watch
-        self._watch.overrun = self._overrun
-        self._watch.ended = self._end
+        overrun, end = weakref.WeakMethod(self._overrun), weakref.WeakMethod(self._end)
+        watch.overrun = lambda limit: (call := overrun()) and call(limit)
+        watch.ended = lambda: (call := end()) and call()
+
+    def weak_push(self) -> Callable[[Change], object]:
+        """`push` for the watch, which must not keep an iterator alive that everybody else has dropped."""
+        push = weakref.WeakMethod(self.push)
+        return lambda change: (call := push()) and call(change)
 
     def __del__(self) -> None:
         if self._watch is not None:
@@ -155,10 +162,13 @@ class AsyncChanges(_Stream, AsyncIterator[Any]):
 
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
+        self._woken = False
         super().__init__(name, mode)
 
     def _wake(self) -> None:
-        if not self._loop.is_closed():
+        # One wake-up at a time: a busy loop must not collect one for each change.
+        if not self._woken and not self._loop.is_closed():
+            self._woken = True
             self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def __anext__(self) -> Any:
@@ -166,6 +176,7 @@ class AsyncChanges(_Stream, AsyncIterator[Any]):
             self._arrived.clear()
             try:
                 with self._lock:
+                    self._woken = False
                     found = self._take()
             except StopIteration:
                 raise StopAsyncIteration from None

@@ -9,6 +9,7 @@ from dspex import errors
 from dspex.changes import ChangeSignal
 from dspex.commits import Declaration
 from dspex.kinds import Kind, ModuleChoice, as_kind
+from dspex.locks import ForkSafeLock
 
 if TYPE_CHECKING:
     from typing import Self, _SpecialForm  # what `Literal["a", "b"]` is to mypy
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _self: "<missing>"})()
 """Stands for an argument that was not given, where None could be."""
+
+
+_making = ForkSafeLock()
 
 
 class Variable(Generic[T]):
@@ -60,7 +64,8 @@ class Variable(Generic[T]):
         if self._origin is not None:
             return self._origin.changed
         if self._changed is None:
-            self._changed = ChangeSignal(f"{self} changed")
+            with _making:
+                self._changed = self._changed or ChangeSignal(f"{self} changed")
         return self._changed
 
     @property

@@ -108,7 +108,11 @@ class Watching:
             A handle whose `close()` ends the watch.
         """
         signal = self.signal(name)
-        return Watch(signal, name, fn, mode=mode, opened=self._ledger.rev, debounce=debounce)
+        watch = Watch(signal, name, fn, mode=mode, opened=self._ledger.rev, debounce=debounce)
+        if isinstance(records := self._ledger.records, Ended):  # by another thread, just now
+            watch.close()
+            raise records.error()
+        return watch
 
     def changes(
         self, name: str = EVERY_NAME, *, mode: Mode = "latest", since: Revision | None = None
@@ -131,7 +135,9 @@ class Watching:
         return stream
 
     def _stream(self, stream: Changes | AsyncChanges, name: str, mode: Mode, since: Revision | None) -> None:
-        stream.open(self.watch(name, stream.push, mode=mode))
+        if since is not None and not isinstance(since, Revision):
+            raise errors.InvalidValue.expecting("a Revision", errors.shown(since)).at("since")
+        stream.open(self.watch(name, stream.weak_push(), mode=mode))
         if since is not None:
             stream.begin(*self._missed(name, since))
 
@@ -189,7 +195,11 @@ class Watching:
             with self._rarely().lock:
                 if self._fanout is None:
                     fanout = Fanout(self)
-                    self._rarely().unsubscribe = self._ledger.subscribe(fanout)
+                    unsubscribe = self._ledger.subscribe(fanout)
+                    if isinstance(records := self._ledger.records, Ended):
+                        unsubscribe()
+                        raise records.error()
+                    self._rarely().unsubscribe = unsubscribe
                     self._fanout = fanout
         return self._fanout
 

@@ -1,6 +1,7 @@
 """The async twins, and programs that are awaited."""
 
 import asyncio
+import contextvars
 import threading
 
 import pytest
@@ -375,3 +376,54 @@ def test_a_session_is_used_from_several_loops(session, together):
 
     together(*[lambda: asyncio.run(count())] * 4)
     assert session.get("n") == 2_000
+
+
+def test_a_callback_that_is_cancelled_is_a_failure_and_the_next_change_is_told(session):
+    async def main():
+        told, done = [], asyncio.Event()
+
+        async def hear(change):
+            told.append(change.new)
+            if change.new == 1:
+                raise asyncio.CancelledError
+            done.set()
+
+        watch = session.watch("n", hear, mode="all")
+        session.set("n", 1)
+        session.set("n", 2)
+        await asyncio.wait_for(done.wait(), 10)
+        return told, watch.errors
+
+    assert ([1, 2], 1) == asyncio.run(main())
+
+
+def test_a_watch_whose_loop_is_closed_closes_itself(session):
+    async def main():
+        async def hear(_):
+            pass
+
+        return session.watch("n", hear)
+
+    watch = asyncio.run(main())
+    session.set("n", 1)
+    assert watch.closed
+
+
+def test_an_async_callback_does_not_run_in_the_batch_of_who_sets(session):
+    async def main():
+        done = asyncio.Event()
+
+        async def hear(_):
+            session.set("b", 5)
+            done.set()
+
+        session.watch("a", hear)
+        with Session("other") as other:
+            other.register("x", int, initial=0)
+            with pytest.raises(ZeroDivisionError), session.batch():
+                await asyncio.to_thread(contextvars.Context().run, session.set, "a", 1)
+                await asyncio.wait_for(done.wait(), 10)
+                raise ZeroDivisionError
+
+    asyncio.run(main())
+    assert (1, 5) == (session.get("a"), session.get("b"))

@@ -7,6 +7,7 @@ import pytest
 
 from dspex import (
     Integer,
+    InvalidDeclaration,
     InvalidValue,
     Program,
     Session,
@@ -41,7 +42,7 @@ def test_a_batch_is_one_commit_at_its_end(session):
 
 def test_an_exception_drops_the_batch(session, state):
     before = state(session)
-    with pytest.raises(ZeroDivisionError), session.batch() as batch:  # noqa: PT012  the block is what raises
+    with pytest.raises(ZeroDivisionError), session.batch() as batch:
         session.set("a", 1)
         raise ZeroDivisionError
     assert before == state(session)
@@ -173,7 +174,7 @@ def test_what_a_bound_program_sets_joins_the_batch(session):
 
 def test_what_is_expected_is_looked_at_when_the_batch_ends(session, store):
     with Session("demo", store=store) as other:
-        with pytest.raises(VersionConflict), session.batch():  # noqa: PT012  the block is what raises
+        with pytest.raises(VersionConflict), session.batch():
             session.set("a", 1, expect=0)
             session.set("b", 1)
             other.set("a", 9)
@@ -185,7 +186,7 @@ def test_what_is_expected_is_looked_at_when_the_batch_ends(session, store):
 
 def test_setting_a_name_again_still_expects_what_was_expected(session):
     session.set("a", 5)
-    with pytest.raises(VersionConflict), session.batch():  # noqa: PT012  the block is what raises
+    with pytest.raises(VersionConflict), session.batch():
         session.set("a", 1, expect=0)
         session.set("a", 2)
     assert session.get("a") == 5
@@ -231,7 +232,47 @@ def test_pairs_set_in_batches_are_never_torn(session, busy, switching):
 
 def test_a_session_that_is_closed_inside_the_block_refuses_the_batch(session, store):
     with Session("demo", store=store) as other:
-        with pytest.raises(Exception, match="this handle of session 'demo' is closed"), session.batch():  # noqa: PT012  the block is what raises
+        with pytest.raises(Exception, match="this handle of session 'demo' is closed"), session.batch():
             session.set("a", 1)
             session.close()
         assert other.get("a") == 0
+
+
+def test_an_update_that_is_refused_leaves_nothing_in_the_batch(session):
+    with session.batch():
+        with pytest.raises(InvalidValue):
+            session.update({"a": 1, "n": "no number"})
+        session.set("b", 2)
+    assert (0, 2) == (session.get("a"), session.get("b"))
+
+
+def test_a_batch_can_be_used_again_and_is_empty_then(session):
+    batch = session.batch()
+    with batch:
+        session.set("a", 1)
+    session.set("a", 5)
+    with session.batch(), batch:
+        session.set("b", 2)
+    assert (5, 2, 3) == (session.get("a"), session.get("b"), session.revision.rev)
+
+
+def test_a_batch_that_is_open_cannot_be_opened_again(session):
+    with session.batch() as batch, pytest.raises(InvalidDeclaration), batch:
+        pass
+
+
+def test_an_inner_batch_that_fails_drops_only_itself(session):
+    with session.batch():
+        session.set("a", 1)
+        with pytest.raises(ZeroDivisionError), session.batch():
+            session.set("b", 2)
+            raise ZeroDivisionError
+    assert (1, 0) == (session.get("a"), session.get("b"))
+
+
+def test_the_author_of_an_inner_batch_is_the_author_of_its_values(session):
+    with session.batch(source="outer"):
+        session.set("a", 1)
+        with session.batch(source="inner"):
+            session.set("b", 2)
+    assert ("outer", "inner") == (session.record("a").source, session.record("b").source)

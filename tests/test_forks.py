@@ -284,3 +284,30 @@ def test_private_forks_of_a_private_session_work():
         with session.fork({"n": 1}) as fork:
             assert (session.get("n"), fork.get("n")) == (0, 1)
             assert session.id != fork.id
+
+
+def test_what_a_fork_sets_while_it_gives_back_is_given_the_next_time(session):
+    with session.fork({"a": 1}) as fork:
+        session.watch("a", lambda change: fork.set("a", 99) if change.value == 1 else None)
+        fork.commit_to_parent()
+        fork.commit_to_parent()
+    assert 99 == session.get("a")
+
+
+def test_giving_back_is_a_commit_of_its_own_inside_a_batch_too(session):
+    with session.fork({"a": 1}) as fork:
+        with pytest.raises(ZeroDivisionError), session.batch():
+            fork.commit_to_parent()
+            raise ZeroDivisionError
+        fork.set("a", 2)
+        fork.commit_to_parent()
+    assert 2 == session.get("a")
+
+
+def test_a_fork_that_sets_name_after_name_stays_small_and_keeps_their_order(session):
+    with session.fork() as fork:
+        assert (0, 0) == (fork.get("b"), fork.get("a"))
+        fork.set("a", 1)
+        fork.set("b", 2)
+        assert ["a", "b"] == [change.name for change in fork.history()]
+        assert fork.ledger._log is None

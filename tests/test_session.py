@@ -10,6 +10,7 @@ from dspex import (
     Change,
     Float,
     Integer,
+    InvalidValue,
     Record,
     Revision,
     Session,
@@ -413,3 +414,37 @@ def test_an_unknown_name_is_a_lookup_error(session):
         session.get("nowhere")
     with pytest.raises(UnknownVariable):
         session.snapshot()["nowhere"]
+
+
+def test_a_closed_handle_is_told_nothing_more_by_its_store(store):
+    with Session("demo", store=store) as stays:
+        stays.register("n", int, initial=0)
+        with Session("demo", store=store) as goes:
+            goes.watch("n", lambda _: None)
+            assert stays.ledger._sink is not None
+        assert stays.ledger._sink is None
+
+
+def test_a_session_may_be_closed_in_the_middle_of_a_commit_of_another(store):
+    """As the garbage collector may do: the lock that both share is taken by this thread already."""
+    other = Session("other", store=store)
+    other.register("n", int, initial=0)
+    other.watch("n", lambda _: None)
+
+    class Closing:
+        queue = ()
+
+        def apply(self, changes):
+            other.close()
+
+    with Session("demo", store=store) as session:
+        session.register("n", int, initial=0)
+        session.ledger.subscribe(Closing())
+        session.set("n", 1)
+        assert other.closed
+
+
+def test_an_author_is_text(session):
+    for source in (5, ["me"], "x" * 257):
+        with pytest.raises(InvalidValue, match=r"^source must be text of at most 256 characters"):
+            session.set("n", 1, source=source)

@@ -1,5 +1,6 @@
 """Changes as iterators: what is told, where it goes on, how it ends."""
 
+import gc
 import threading
 
 import pytest
@@ -283,3 +284,11 @@ def test_a_reader_that_comes_back_misses_nothing(session, together):
 
     together(write, read)
     assert list(range(1, commits + 1)) == seen
+
+
+def test_an_iterator_that_everybody_drops_is_told_nothing_more(session):
+    for _ in range(10):
+        stream = session.changes("n")
+        del stream
+    gc.collect()
+    assert [] == list(session.signal("n").receivers_for(session))

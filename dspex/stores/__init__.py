@@ -34,7 +34,7 @@ def open_store(url: str | Store) -> Store:
     """
     if isinstance(url, Store):
         return url
-    scheme = url.partition("://")[0]
+    scheme = url.partition("://")[0] if isinstance(url, str) else ""
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise errors.StoreUnavailable(

@@ -111,27 +111,31 @@ class MemoryLedger(Ledger):
     @property
     def id(self) -> str:  # type: ignore[override]  # made when somebody looks, 10,000 forks never do
         """The id of the session; one of a private session says only that it is private."""
-        self._id = self._id or f"private-{next(_numbers)}"
+        if self._id is None:
+            with self._lock:
+                self._id = self._id or f"private-{next(_numbers)}"
         return self._id
 
     @property
     def epoch(self) -> str:  # type: ignore[override]  # the same
         """The name of this history. That of a fork is not its parent's, though it counts on from there."""
         if not self._epoch:
-            self._epoch = new_epoch()
+            with self._lock:
+                self._epoch = self._epoch or new_epoch()
         return self._epoch
 
     @property
     def tags(self) -> Mapping[str, Revision]:
         self._check_alive()
         rare = self._rare
-        return {} if rare is None else {label: at.revision for label, at in rare.tags.items()}
+        return {} if rare is None else {label: at.revision for label, at in list(rare.tags.items())}
 
     @classmethod
     def fork_of(cls, ledger: Ledger) -> MemoryLedger:
         """A private ledger that starts as *ledger*, of any store, is now."""
         lock = ledger._lock if isinstance(ledger, MemoryLedger) else _forks
-        return cls(lock, start=ledger.snapshot(), schema=ledger.schema)
+        with lock:
+            return cls(lock, start=ledger.snapshot(), schema=ledger.schema)
 
     # ---- the hot path -----------------------------------------------------------------------------
 
@@ -293,6 +297,8 @@ class MemoryLedger(Ledger):
             return
         records = self._writable([change.name for change in changes])
         for change in changes:
+            if self._log is None:  # a read may have put it there, and the order of a layer is its history
+                records.pop(change.name, None)
             records[change.name] = change
         self._frozen = None
         self.rev = rev = changes[0].rev
@@ -307,7 +313,7 @@ class MemoryLedger(Ledger):
             return records
         if not isinstance(records, _Layer):
             self.records = _Layer(self._start)
-        elif not records.keys().isdisjoint(names):
+        elif any(name in records and records[name] is not self._start[name] for name in names):
             self._log = self._history()
             self.records = {**self._start, **records}
         return self.records
@@ -382,8 +388,9 @@ class MemoryLedger(Ledger):
             ops.popitem(last=False)
 
     def own_versions(self) -> Mapping[str, int]:
-        records, start = self.records, self._start
-        return {name: start[name].version for name in self.schema.kinds if records[name] is not start[name]}
+        with self._lock:
+            now, start = self.records, self._start
+            return {name: start[name].version for name in self.schema.kinds if now[name] is not start[name]}
 
     # ---- history ----------------------------------------------------------------------------------
 
