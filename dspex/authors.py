@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import lru_cache
+from typing import Any
 
 from dspex import errors
 
@@ -14,9 +15,10 @@ LENGTH = 256
 """Characters that the name of an author may have: it stays with every value."""
 
 
-def check_source(source: object) -> None:
+def check_source(source: Any) -> None:
     """Refuse an author that is not a short text."""
-    if not isinstance(source, str) or len(source) > LENGTH:
+    valid = isinstance(source, str) and len(source) <= LENGTH
+    if not valid or source.encode("utf-8", "replace").decode() != source:
         expected = f"text of at most {LENGTH} characters"
         raise errors.InvalidValue.expecting(expected, errors.shown(source, 60)).at("source")
 

@@ -445,6 +445,6 @@ def test_a_session_may_be_closed_in_the_middle_of_a_commit_of_another(store):
 
 
 def test_an_author_is_text(session):
-    for source in (5, ["me"], "x" * 257):
+    for source in (5, ["me"], "x" * 257, "\ud800"):
         with pytest.raises(InvalidValue, match=r"^source must be text of at most 256 characters"):
             session.set("n", 1, source=source)

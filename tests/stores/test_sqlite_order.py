@@ -268,5 +268,5 @@ def test_an_interrupt_in_the_commit_itself_comes_when_all_agree(url, spy):
 
 @pytest.mark.parametrize("source", ["\ud800", 5])
 def test_a_source_that_is_no_text_is_refused(url, source):
-    with opened(url) as session, pytest.raises(InvalidValue, match="source must be valid text"):
+    with opened(url) as session, pytest.raises(InvalidValue, match="source must be text of at most 256"):
         session.set("a", 1, source=source)
