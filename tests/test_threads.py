@@ -6,7 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dspex import Change, Float, Integer, ModuleChoice, Program, Session, VersionConflict, defvariable
+from dspex import (
+    Change,
+    Float,
+    Integer,
+    ModuleChoice,
+    Program,
+    Session,
+    VersionConflict,
+    defvariable,
+    program,
+)
 from dspex.stores import MemoryStore
 
 pytestmark = pytest.mark.timeout(60)
@@ -361,3 +371,22 @@ def test_a_change_made_in_a_pool_is_told_to_the_watcher(session):
 
 def test_the_switch_interval_is_as_it_was():
     assert sys.getswitchinterval() >= 1e-4
+
+
+def test_a_module_can_be_pushed_between_attaching_and_filling_a_program(monkeypatch):
+    """A push runs under the store's lock: it must not wait for the lock that is held around a first run."""
+    fill, in_time = program._fill, []
+
+    def set_by_another_thread_first(*arguments):
+        setting = threading.Thread(target=session.set, args=("step", "first"), daemon=True)
+        setting.start()
+        setting.join(10)
+        in_time.append(not setting.is_alive())
+        fill(*arguments)
+
+    with Session() as session:
+        session.register("step", ModuleChoice("first", "second", "third"), initial="second")
+        monkeypatch.setattr(program, "_fill", set_by_another_thread_first)
+        bound = session.attachment(Chosen, lambda: Chosen.bind(session))
+        assert all(in_time)
+        assert bound.step() == 1
