@@ -29,8 +29,9 @@ __all__ = [
     "Mode",
     "Watch",
     "connections",
-    "overrun",
+    "fell_behind",
     "report",
+    "skipped",
 ]
 
 Mode = Literal["latest", "all"]
@@ -152,7 +153,7 @@ class Watch:
                 f"one of {errors.listed(get_args(Mode))}", errors.shown(mode)
             ).at("mode")
         self.name = name
-        self.opened = opened
+        self.opened: float = opened
         """The revision after which changes are told."""
         self.mode: Mode = mode
         self.callback = callback
@@ -160,8 +161,8 @@ class Watch:
         """How many times the callback raised."""
         self.last_error: Exception | None = None
         self.closed = False
-        self.overrun: Callable[[int], None] = self._overrun
-        """What the dispatcher calls when it can hold no more changes for this watcher."""
+        self.overrun: Callable[[errors.LimitExceeded], None] = self._overrun
+        """What is called when a watcher that wants every change cannot have them all."""
         self._signal = signal
         self.ended: Callable[[], object] | None = None
         """Called once when the watch is closed."""
@@ -189,9 +190,9 @@ class Watch:
         self.last_error = error
         report(self.callback, change, error)
 
-    def _overrun(self, limit: int) -> None:
-        self.last_error = overrun(self.name, limit)
-        _log("watcher %r was closed: %s", self.callback, self.last_error)
+    def _overrun(self, error: errors.LimitExceeded) -> None:
+        self.last_error = error
+        _log("watcher %r was closed: %s", self.callback, error)
         self.close()
 
     def close(self) -> None:
@@ -214,13 +215,23 @@ class Watch:
         return f"<Watch {self.name!r} {state} {self.callback!r}>"
 
 
-def overrun(name: str, limit: int) -> errors.LimitExceeded:
-    """What a watcher of mode `all` is told that fell too far behind."""
+def fell_behind(name: str, limit: int) -> errors.LimitExceeded:
+    """What a watcher of mode `all` is told that was too slow."""
     return errors.LimitExceeded(
         f"the watcher of '{name}' fell {limit} changes behind and was closed. Watch with mode='latest', or "
         "do the slow part elsewhere.",
         name=name,
         limit=limit,
+    )
+
+
+def skipped(name: str, rev: int) -> errors.LimitExceeded:
+    """What a watcher of mode `all` is told whose store went on to *rev* over changes that it cannot tell."""
+    return errors.LimitExceeded(
+        f"changes of '{name}' before revision {rev} were missed while the store could not be reached and are "
+        "no longer to be had: the watcher was closed. Watch again, or with mode='latest'.",
+        name=name,
+        rev=rev,
     )
 
 
@@ -313,7 +324,7 @@ class _OnLoop:
                 self._waiting.append(change)
             start, self._running = not self._running, True
         if too_many:
-            self._watch.overrun(LOSSLESS_QUEUE)
+            self._watch.overrun(fell_behind(self._watch.name, LOSSLESS_QUEUE))
         elif start:
             self._start()
 

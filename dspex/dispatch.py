@@ -7,7 +7,7 @@ import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from threading import get_ident
 from types import MappingProxyType
@@ -16,7 +16,16 @@ from typing import Any, Protocol
 import msgspec
 
 from dspex import errors
-from dspex.changes import LOSSLESS_QUEUE, Change, ChangeSignal, Watch, connections, report
+from dspex.changes import (
+    LOSSLESS_QUEUE,
+    Change,
+    ChangeSignal,
+    Watch,
+    connections,
+    fell_behind,
+    report,
+    skipped,
+)
 from dspex.records import Record
 
 __all__ = ["Fanout", "Push"]
@@ -58,6 +67,11 @@ class Listened(Protocol):
         """The signals that have a say about *name*."""
         ...
 
+    @property
+    def variables(self) -> Iterable[str]:
+        """The names of its variables."""
+        ...
+
     def _newest(self, name: str) -> Record | None:
         """The newest record of *name*; None once the session is closed."""
         ...
@@ -82,6 +96,7 @@ class Fanout:
         "_idle",
         "_limit",
         "_nested",
+        "_overrun",
         "_programs",
         "_session",
         "_targets",
@@ -102,6 +117,8 @@ class Fanout:
         self._limit = QUEUE
         self._nested: dict[int, int] = {}
         """Of the changes in the queue that a callback made: how many callbacks deep, by id."""
+        self._overrun: list[tuple[Watch, int]] = []
+        """Watches that cannot be told everything any more, and from where on."""
         self.depth = 0
         """How many callbacks deep the change is that is being told; 0 outside callbacks."""
         self.queue: deque[Change] = deque()
@@ -137,6 +154,17 @@ class Fanout:
                 if self._drainer is not None:
                     self._fell_behind(change)
 
+    def lost(self, rev: int, names: Collection[str]) -> None:
+        """Who wants every change of *names* is to be closed; the others go on, maybe from a lower *rev*."""
+        for name in self._session.variables:
+            for watch in self._find(name).watches.values():
+                if name in names and watch.mode == "all":
+                    watch.opened = math.inf
+                    self._overrun.append((watch, rev))
+                else:
+                    watch.opened = -1
+        self._age = -1
+
     def _fell_behind(self, change: Change) -> None:
         if self._drainer == get_ident():
             self._nested[id(change)] = self.depth + 1
@@ -158,6 +186,9 @@ class Fanout:
 
     def drain(self) -> None:
         """Call the watchers of all that is queued, unless somebody already does."""
+        while self._overrun:  # marked under the lock of the ledger, where nobody may be called
+            watch, rev = self._overrun.pop()
+            watch.overrun(skipped(watch.name, rev))
         # Looked at again after the turn is given back: a committer that found it taken left its change to us.
         while self.queue:
             try:
@@ -208,7 +239,7 @@ class Fanout:
         every: list[Delivery] = []
         lossless: list[Delivery] = []
         watches: dict[int, Watch] = {}
-        since = -1
+        since: float = -1
         for signal in self._session._signals_of(name):
             for receiver in () if signal.is_muted else signal.receivers_for(self._session):
                 if not isinstance(receiver, Watch):
@@ -255,7 +286,7 @@ class Fanout:
         for name in names:
             for watch in self._find(name).watches.values():
                 if watch.mode == "all":
-                    watch.overrun(LOSSLESS_QUEUE)
+                    watch.overrun(fell_behind(watch.name, LOSSLESS_QUEUE))
 
     def _reset_after_fork(self) -> None:
         # The thread that was dispatching is not in this process, unless it is the one that forked.

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 from dspex import errors
-from dspex.changes import LOSSLESS_QUEUE, Change, Mode, Watch, overrun
+from dspex.changes import LOSSLESS_QUEUE, Change, Mode, Watch, fell_behind
 from dspex.locks import ForkSafeLock
 from dspex.records import Snapshot
 
@@ -43,7 +43,7 @@ class _Stream(ABC):
         """Take what *watch* delivers through `push`, and end with it."""
         self._watch = watch
         overrun, end = weakref.WeakMethod(self._overrun), weakref.WeakMethod(self._end)
-        watch.overrun = lambda limit: (call := overrun()) and call(limit)
+        watch.overrun = lambda error: (call := overrun()) and call(error)
         watch.ended = lambda: (call := end()) and call()
 
     def weak_push(self) -> Callable[[Change], object]:
@@ -66,7 +66,7 @@ class _Stream(ABC):
             elif len(self._all) < BUFFER:
                 self._all.append(change)
             else:
-                self._error = overrun(self._name, BUFFER)
+                self._error = fell_behind(self._name, BUFFER)
             self._wake()
         if self._error is not None:
             self.close()
@@ -97,8 +97,8 @@ class _Stream(ABC):
     def _wake(self) -> None:
         """Tell a reader that waits. Called under the lock."""
 
-    def _overrun(self, limit: int) -> None:
-        self._error = overrun(self._name, limit)
+    def _overrun(self, error: errors.LimitExceeded) -> None:
+        self._error = error
         self.close()
 
     def _end(self) -> None:

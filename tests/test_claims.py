@@ -3,10 +3,11 @@
 import contextvars
 import time
 import types
+from contextlib import ExitStack
 
 import pytest
 
-from dspex import Claimed, InvalidName, InvalidValue, Session, UnknownVariable
+from dspex import Claimed, InvalidName, InvalidValue, LimitExceeded, Session, UnknownVariable
 
 
 @pytest.fixture
@@ -99,6 +100,62 @@ def test_in_the_block_of_one_claim_another_may_be_entered(session):
         session.set("a", 1)
         session.update({"a": 2, "b": 2})
     assert (session.get("a"), session.get("b")) == (2, 2)
+
+
+def test_a_claim_inside_one_on_the_same_name_leaves_it_when_it_ends(session, together):
+    def by_another():
+        (error,) = together(lambda: refused(lambda: session.set("n", 9)))
+        return error.owner
+
+    with session.claim(["n"], owner="outer", ttl=30):
+        with session.claim(["n"], owner="inner", ttl=30):
+            session.set("n", 1)
+            assert by_another() == "inner"
+        assert by_another() == "outer"
+        session.set("n", 2)
+    session.set("n", 3)
+
+
+def test_a_claim_inside_another_leaves_it_when_its_time_is_over(session, clock, together):
+    with session.claim(["n"], owner="outer", ttl=30), session.claim(["n"], owner="inner", ttl=10):
+        clock.now += 20
+        session.set("n", 1)
+        (error,) = together(lambda: refused(lambda: session.set("n", 9)))
+        assert error.owner == "outer"
+
+
+def test_a_claim_outlives_the_one_that_it_was_made_in(session, clock):
+    with session.claim(["n"], owner="outer", ttl=10):
+        inner = session.claim(["n"], owner="inner", ttl=30)
+        clock.now += 20
+    assert refused(lambda: session.set("n", 1)).owner == "inner"
+    inner.set("n", 2)
+    inner.release()
+    session.set("n", 3)
+
+
+def test_who_makes_a_claim_inside_another_keeps_its_own_right(session):
+    with session.claim(["n"], owner="outer", ttl=30) as outer:
+        session.claim(["n"], owner="inner", ttl=30)
+        session.set("n", 1)
+        outer.set("n", 2)
+        outer.renew()
+    assert refused(lambda: session.set("n", 3)).owner == "inner"
+
+
+def test_two_claims_inside_one_do_not_stand_side_by_side(session):
+    with session.claim(["n"], owner="outer", ttl=30):
+        session.claim(["n"], owner="first", ttl=30)
+        assert refused(lambda: session.claim(["n"], owner="second", ttl=30)).owner == "first"
+
+
+def test_claims_do_not_nest_without_end(session):
+    with ExitStack() as blocks:
+        for _ in range(16):
+            blocks.enter_context(session.claim(["n"], owner="tuner", ttl=30))
+        with pytest.raises(LimitExceeded, match="nested 16 deep: is this a loop"):
+            session.claim(["n"], owner="tuner", ttl=30)
+    session.set("n", 1)
 
 
 def test_another_thread_does_not_have_the_right(session, together):

@@ -13,8 +13,8 @@ comes out never changes afterwards. `records` is the exception that makes reads 
 ledger keeps up to date, read without a lock and without a call.
 
 **Order.** A commit is applied whole, then `rev` grows by one, then sinks are told, then `commit` returns.
-Sinks hear the commits of a ledger in the order of `rev`, none missing and none twice. Who reads `rev`, then
-`records`, then finds `rev` unchanged has read one revision.
+Sinks hear the commits of a ledger in the order of `rev`, none twice, and none missing unless `lost` says so.
+Who reads `rev`, then `records`, then finds `rev` unchanged has read one revision.
 
 **Versions.** A variable's version counts its writes; 0 is the declared initial value. A write with `expect`
 happens only at that version.
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from dspex import errors
@@ -78,6 +78,12 @@ class Sink(Protocol):
     def apply(self, changes: Iterable[Change]) -> None:
         """Take the changes of one commit. Runs under the ledger's lock: be quick, do not block."""
 
+    def lost(self, rev: int, names: Collection[str]) -> None:
+        """
+        Hear that the ledger goes on to *rev* over commits that it cannot tell, maybe in another history: what
+        `apply` brings next is of each of *names* the newest change only. Runs under the ledger's lock.
+        """
+
     def drain(self) -> None:
         """Do what may be slow. Runs outside every lock."""
 
@@ -98,6 +104,10 @@ class _Sinks:
     def apply(self, changes: Iterable[Change]) -> None:
         for sink in self.all:
             sink.apply(changes)
+
+    def lost(self, rev: int, names: Collection[str]) -> None:
+        for sink in self.all:
+            sink.lost(rev, names)
 
     def drain(self) -> None:
         for sink in self.all:

@@ -245,7 +245,7 @@ class MemoryLedger(Ledger):
         self._check_claims(values, commit.token)
         if commit.claim is not None:
             self._check_known(commit.claim.names, schema)
-            self._check_claims(commit.claim.names, commit.claim.token)
+            self._rarely().claims.check_claim(commit.claim, self.id)
         for write in commit.writes:
             self._check_version(write.name, write.expect, schema)
         tag = commit.tag

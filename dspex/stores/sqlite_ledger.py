@@ -237,6 +237,7 @@ class SqliteLedger(MemoryLedger):
             write(sql.RELEASE, (key, commit.release))
         if (claim := commit.claim) is not None:
             until = time.time() + claim.ttl
+            write(sql.END_CLAIMS, (key, time.time()))
             for name in claim.names:
                 write(sql.CLAIM, (key, name, claim.owner, claim.token, claim.ttl, until))
         if commit.tag is not None:
@@ -310,6 +311,8 @@ class SqliteLedger(MemoryLedger):
                 self._ops_until = time.time() + OP_SECONDS
             if rev > known and self._sink is not None:
                 missed = [change_since(before[one.name], one) for one in own.values() if one.rev > known]
+                if rev > known + 1:
+                    self._sink.lost(rev, {one.name for one in missed})
                 self._sink.apply(sorted(missed, key=attrgetter("rev")))
         return True
 

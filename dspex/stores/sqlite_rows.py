@@ -9,10 +9,10 @@ from typing import Any
 
 from dspex import errors
 from dspex.changes import Change
-from dspex.commits import ClaimRequest, Commit, Schema
+from dspex.commits import Commit, Schema
 from dspex.kinds import Kind
 from dspex.records import Record, frozen_metadata
-from dspex.stores.claimed import Claims
+from dspex.stores.claimed import Claims, Held
 from dspex.stores.ledger import EMPTY
 from dspex.wire import unpack_declaration, unpack_plain
 
@@ -59,7 +59,7 @@ def claims_of(rows: Iterable[tuple[str, str, str, float, float]]) -> Claims:
     # nobody can set.
     claims, now, here = Claims(), time.time(), time.monotonic()
     for name, owner, token, ttl, until in rows:
-        claims[name] = ClaimRequest((name,), owner, token, ttl), here + min(until - now, ttl)
+        claims.add(name, Held(token, owner, here + min(until - now, ttl)))
     return claims
 
 

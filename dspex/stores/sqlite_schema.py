@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 __all__ = ["APPLICATION", "MIGRATIONS", "SCHEMA", "TABLES"]
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the tables below, which a file has in its header: the `user_version`."""
 
 APPLICATION = 0x64737078
@@ -83,7 +83,7 @@ CREATE TABLE claims (
     token TEXT NOT NULL,
     ttl REAL NOT NULL,
     until REAL NOT NULL,
-    PRIMARY KEY (session, name)
+    PRIMARY KEY (session, name, token)
 ) WITHOUT ROWID;
 
 CREATE TABLE ops (
@@ -111,7 +111,18 @@ def _add_ops(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE claims ADD COLUMN ttl REAL NOT NULL DEFAULT 60")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_add_ops,)
+def _nest_claims(connection: sqlite3.Connection) -> None:
+    """1 to 2: a claim may be on a name under another."""
+    connection.execute("ALTER TABLE claims RENAME TO flat")
+    connection.execute(
+        "CREATE TABLE claims (session INTEGER NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, token TEXT "
+        "NOT NULL, ttl REAL NOT NULL, until REAL NOT NULL, PRIMARY KEY (session, name, token)) WITHOUT ROWID"
+    )
+    connection.execute("INSERT INTO claims SELECT session, name, owner, token, ttl, until FROM flat")
+    connection.execute("DROP TABLE flat")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_add_ops, _nest_claims)
 """From each older version to the next; run in one transaction with the new number."""
 
 # ---- the file --------------------------------------------------------------------------------------
@@ -176,6 +187,7 @@ ON CONFLICT DO UPDATE SET version = ?4, rev = ?2, time = ?5, source = ?6, metada
 """
 CLAIM = "INSERT OR REPLACE INTO claims (session, name, owner, token, ttl, until) VALUES (?, ?, ?, ?, ?, ?)"
 RELEASE = "DELETE FROM claims WHERE session = ? AND token = ?"
+END_CLAIMS = "DELETE FROM claims WHERE session = ? AND until <= ?"
 TAG = "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?)"
 UNTAG = "DELETE FROM tagged WHERE session = ? AND label = ?"
 TAG_RECORDS = """

@@ -266,6 +266,18 @@ class CommitContract:
         claim.renew()
         assert refused(errors.Claimed, lambda: session.set("a", 1))
 
+    def test_claims_on_one_name_end_one_by_one(self, opens: Opens) -> None:
+        mine, other = opens("claims"), opens("claims")
+        mine.register("a", Integer(), initial=0)
+        with mine.claim(["a"], owner="outer", ttl=600):
+            with mine.claim(["a"], owner="inner", ttl=600):
+                mine.set("a", 1)
+                assert refused(errors.Claimed, lambda: other.set("a", 9))
+            assert refused(errors.Claimed, lambda: other.set("a", 9))
+            assert refused(errors.Claimed, lambda: other.claim(["a"], owner="other", ttl=600))
+            mine.set("a", 2)
+        assert other.set("a", 3).old == 2
+
     # ---- labels -----------------------------------------------------------------------------------
 
     def test_a_label_keeps_the_values_of_its_revision(self, session: Session) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from dspex import errors
 from dspex.changes import Change
-from dspex.commits import Commit, Declaration, Write
+from dspex.commits import ClaimRequest, Commit, Declaration, Write
 from dspex.kinds import Float, Integer, Text
 from dspex.records import Revision, Snapshot
 from dspex.session import Session
@@ -37,6 +37,9 @@ class Recorder:
             self.heard.append(change)
             self.queue.append(change)
             self.seen.append((self.ledger.rev, self.ledger.records[change.name].value))
+
+    def lost(self, rev: int, names: Collection[str]) -> None:
+        raise AssertionError(f"{sorted(names)} jumped to revision {rev}")
 
     def drain(self) -> None:
         while self.queue:
@@ -315,6 +318,20 @@ class SessionContract:
         again.ledger.commit(Commit((Write("a", 2),), token=claim.request.token))
         again.ledger.commit(Commit(release=claim.request.token))
         assert again.set("a", 3).value == 3
+
+    def test_nested_claims_hold_after_opening_again(
+        self, session: Session, reopen: Callable[[], Store], opens: Opens
+    ) -> None:
+        outer = session.claim(["a"], owner="outer", ttl=600).request
+        inner = ClaimRequest(("a",), "inner", f"{outer.token}/inner", 600.0)
+        session.ledger.commit(Commit(claim=inner))
+        session.close()
+        again = opens("contract", reopen())
+        for value, token in enumerate((inner.token, outer.token), 1):
+            again.ledger.commit(Commit((Write("a", value),), token=token))
+            again.ledger.commit(Commit(release=token))
+            assert (value == 1) is refused(errors.Claimed, lambda: again.set("a", 9))
+        assert again.get("a") == 9
 
     def test_a_commit_that_is_tried_again_after_opening_again_is_made_once(
         self, session: Session, reopen: Callable[[], Store], opens: Opens
