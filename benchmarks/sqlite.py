@@ -40,7 +40,9 @@ SET = "dspex session.set"
 OPTUNA = "Optuna RDBStorage: set_trial_user_attr"
 ONE, TOGETHER = "dspex, 1 thread", f"dspex, {THREADS} threads at the same time"
 RAW_READ = "sqlite3 by hand: connect, select names and values, decode"
+COLUMNS = "name, version, rev, time, source, value"
 RAW_RECORDS = "the same with version, revision, time and author"
+RAW_FILE = "the same from the file of dspex, which has eight tables"
 READ = "dspex: open the session, get each"
 
 TABLES = """
@@ -201,6 +203,10 @@ def raw_read(path: Path, columns: str = "name, value") -> Callable[[], float]:
         value = msgspec.msgpack.encode(index / VARIABLES)
         connection.execute(RECORD, (f"v{index}", 1, 1, time.time(), "bench", value))
     connection.close()
+    return raw_select(path, columns)
+
+
+def raw_select(path: Path, columns: str) -> Callable[[], float]:
     decode = msgspec.msgpack.Decoder().decode
 
     def read() -> dict[str, Any]:
@@ -237,8 +243,9 @@ def reading(folder: Path, rounds: int) -> Table:
     rows = [
         Row(RAW_READ, raw_read(folder / "raw-read.db")),
         Row(AGAIN, raw_read(folder / "raw-again.db")),
-        Row(RAW_RECORDS, raw_read(folder / "raw-records.db", "name, version, rev, time, source, value")),
+        Row(RAW_RECORDS, raw_read(folder / "raw-records.db", COLUMNS)),
         Row(READ, dspex_read(folder / "dspex-read.db")),
+        Row(RAW_FILE, raw_select(folder / "dspex-read.db", COLUMNS)),
     ]
     return measured(
         "sqlite-open",

@@ -1,10 +1,19 @@
-"""What the tests of the SQLite store share: connections that look and fail, and processes that are killed."""
+"""What the tests of the SQLite store share: a session, and connections that look and fail."""
 
 from __future__ import annotations
 
 import sqlite3
 
+from dspex import Integer, Session
 from dspex.stores import sqlite_file
+
+
+def opened(url):
+    """Session `prod` at *url*, which has the integers `a` and `b`."""
+    session = Session("prod", store=url, source="tests")
+    session.register("a", Integer(), initial=0)
+    session.register("b", Integer(), initial=0)
+    return session
 
 
 class Spy:

@@ -6,7 +6,7 @@ import stat
 import time
 
 import pytest
-from sqlite_tools import Spy
+from sqlite_tools import opened
 
 from dspex import (
     Float,
@@ -19,29 +19,6 @@ from dspex import (
 from dspex.commits import Commit, Declaration, Write
 from dspex.stores import sqlite_schema
 from dspex.stores.sqlite import SqliteStore
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "agent.db"
-
-
-@pytest.fixture
-def url(path):
-    return f"sqlite:///{path}?durability=fast"
-
-
-@pytest.fixture
-def spy(monkeypatch):
-    return Spy().install(monkeypatch)
-
-
-def opened(url, **keywords):
-    session = Session("prod", store=url, source="tests", **keywords)
-    session.register("a", Integer(), initial=0)
-    session.register("b", Integer(), initial=0)
-    return session
-
 
 # ---- the URL -----------------------------------------------------------------------------------------
 

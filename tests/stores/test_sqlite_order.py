@@ -2,43 +2,19 @@
 
 import sqlite3
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from sqlite_tools import Spy
+from sqlite_tools import opened
 
 from dspex import (
-    Integer,
     InvalidValue,
     Session,
     SessionClosed,
     VersionConflict,
 )
 from dspex.commits import Commit, Write
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "agent.db"
-
-
-@pytest.fixture
-def url(path):
-    return f"sqlite:///{path}?durability=fast"
-
-
-@pytest.fixture
-def spy(monkeypatch):
-    return Spy().install(monkeypatch)
-
-
-def opened(url, **keywords):
-    session = Session("prod", store=url, source="tests", **keywords)
-    session.register("a", Integer(), initial=0)
-    session.register("b", Integer(), initial=0)
-    return session
-
+from dspex.testing.tools import until
 
 # ---- the order: disk, memory, answer, events ---------------------------------------------------------
 
@@ -118,10 +94,10 @@ def grouped(session, spy, *calls):
     for index, call in enumerate(calls):
         threads.append(threading.Thread(target=work, args=(index, call), daemon=True))
         threads[-1].start()
-        end = time.monotonic() + 30
-        while len(queued) < index or (index == 0 and "COMMIT" not in spy.statements):
-            assert time.monotonic() < end
-            time.sleep(0)
+        until(
+            lambda: len(queued) >= index and (index or "COMMIT" in spy.statements),  # noqa: B023 - at once
+            "the commits wait in this order",
+        )
     return threads, held, errors
 
 
@@ -201,16 +177,15 @@ def test_what_waits_when_its_session_is_deleted_is_refused(url, spy):
 def test_a_caller_that_is_interrupted_while_it_waits_disturbs_nobody(url, script):
     said = script(
         """
-import os, signal, sys, threading, time
+import os, signal, sys, threading
 sys.path.insert(0, sys.argv[2])
-from sqlite_tools import Spy
-from dspex import Integer, Session
+from sqlite_tools import Spy, opened
 from dspex.stores import sqlite_file
+from dspex.testing.tools import until
 
 spy = Spy()
 sqlite_file.connect = spy.connection
-with Session("prod", store=sys.argv[1]) as session:
-    session.register("a", Integer(), initial=0)
+with opened(sys.argv[1]) as session:
     held, reached = threading.Event(), threading.Event()
 
     def hold(statement):
@@ -225,8 +200,7 @@ with Session("prod", store=sys.argv[1]) as session:
     queued = session.ledger._database.turns._waiting
 
     def interrupt():
-        while not queued:
-            time.sleep(0.001)
+        until(lambda: queued, "the second commit waits")
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()

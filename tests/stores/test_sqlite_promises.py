@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlite_tools import Spy
+from sqlite_tools import Spy, opened
 
-from dspex import Integer, Session, StoreUnavailable
+from dspex import Session, StoreUnavailable
 from dspex.commits import Commit, Write
 from dspex.stores.sqlite import SqliteStore
 
@@ -31,18 +31,6 @@ def run(script, *arguments, deadline):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout.split()
-
-
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/agent.db?durability=fast"
-
-
-def opened(url):
-    session = Session("prod", store=url, source="tests")
-    session.register("a", Integer(), initial=0)
-    session.register("b", Integer(), initial=0)
-    return session
 
 
 # ---- kill -9 -----------------------------------------------------------------------------------------

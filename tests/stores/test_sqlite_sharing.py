@@ -7,11 +7,10 @@ import warnings
 
 import attrs
 import pytest
-from sqlite_tools import Spy
+from sqlite_tools import opened
 
 from dspex import (
     Boolean,
-    Integer,
     Program,
     Session,
     StoreUnavailable,
@@ -20,29 +19,6 @@ from dspex import (
     open_store,
 )
 from dspex.stores.sqlite import SqliteStore
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "agent.db"
-
-
-@pytest.fixture
-def url(path):
-    return f"sqlite:///{path}?durability=fast"
-
-
-@pytest.fixture
-def spy(monkeypatch):
-    return Spy().install(monkeypatch)
-
-
-def opened(url, **keywords):
-    session = Session("prod", store=url, source="tests", **keywords)
-    session.register("a", Integer(), initial=0)
-    session.register("b", Integer(), initial=0)
-    return session
-
 
 # ---- one process, one file ---------------------------------------------------------------------------
 
