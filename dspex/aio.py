@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dspex.claims import Claim
     from dspex.commits import Receipt
     from dspex.records import Revision, Snapshot
-    from dspex.stores import Ledger
+    from dspex.stores import Ledger, Store
 
 __all__ = ["AsyncVerbs"]
 
@@ -40,6 +40,7 @@ class AsyncVerbs:
         tag: Callable[..., Revision]
         claim: Callable[..., Claim]
         commit_to_parent: Callable[..., Receipt]
+        move_to: Callable[..., None]
         delete: Callable[[], None]
         close: Callable[[], None]
 
@@ -121,6 +122,12 @@ class AsyncVerbs:
     ) -> Receipt:
         """`commit_to_parent`, awaited."""
         return await self._call(self.commit_to_parent, names, metadata, source=source, force=force)
+
+    async def amove_to(self, target: str | Store, *, as_id: str | None = None) -> None:
+        """`move_to`, awaited."""
+        import asyncio
+
+        await asyncio.to_thread(self.move_to, target, as_id=as_id)
 
     async def adelete(self) -> None:
         """`delete`, awaited."""

@@ -27,7 +27,7 @@ def active_token(session: Session) -> str | None:
     return None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Claim:
     """
     What `Session.claim` returns: the right to set some names, which nobody else has until it ends.
@@ -36,9 +36,9 @@ class Claim:
     with the block, with `release()`, or when its time is over.
     """
 
-    session: Session = attrs.field(repr=False)
-    request: ClaimRequest = attrs.field(repr=False)
-    _entered: Token[tuple[Claim, ...]] | None = attrs.field(default=None, init=False, repr=False)
+    session: Session
+    request: ClaimRequest
+    _entered: Token[tuple[Claim, ...]] | None = attrs.field(default=None, init=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +81,10 @@ class Claim:
     def release(self) -> None:
         """Let others set the names again."""
         self.session._commit(Commit(release=self.request.token))
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.names))
+        return f"<Claim on {names} by '{self.owner}' in session '{self.session.id}', {self.request.ttl:g} s>"
 
     def __enter__(self) -> Self:
         self._entered = _active.set((*_active.get(), self))

@@ -64,14 +64,14 @@ class Schema:
         Add *declarations*; the same schema when they say nothing new.
 
         Raises:
-            VariableConflict: A name is declared here with another kind.
+            VariableConflict: A name is declared here, or twice among them, with another kind.
         """
         asked = tuple(map(id, declarations))
         if self._grown is not None and (grown := self._grown.get(asked)) is not None:
             return grown
-        new = {}
+        new: dict[str, Declaration] = {}
         for declared in declarations:
-            known = self.declarations.get(declared.name)
+            known = self.declarations.get(declared.name) or new.get(declared.name)
             if known is None:
                 new[declared.name] = declared
             elif known.kind != declared.kind:

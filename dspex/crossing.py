@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["in_thread", "result_of"]
+__all__ = ["in_loop", "in_thread", "result_of"]
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:
@@ -30,6 +31,18 @@ def in_thread(call: Callable[[], Any]) -> Future[Any]:
     return future
 
 
+def in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    asyncio = sys.modules.get("asyncio")  # who has not imported it runs no loop
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def result_of(awaitable: Awaitable[Any]) -> Any:
     """What *awaitable* gives, waited for from a function, whether a loop runs in this thread or not."""
     import asyncio
@@ -37,9 +50,7 @@ def result_of(awaitable: Awaitable[Any]) -> Any:
     async def awaited() -> Any:
         return await awaitable
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not in_loop():
         return asyncio.run(awaited())
     # A loop must not be entered twice: another thread gets one of its own.
     return in_thread(lambda: asyncio.run(awaited())).result()

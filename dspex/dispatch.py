@@ -215,7 +215,7 @@ class Fanout:
             if self._age != connections.count or targets.since >= change.rev:
                 targets = self._find(change.name, before=change.rev)
             # One that is no longer the newest of its name is followed in the queue by one that is.
-            stale = self.queue and self._session._newest(change.name) is not change
+            stale = self.queue and self._is_stale(change)
             leaving: BaseException | None = None
             for deliver in targets.lossless if stale else targets.every:
                 try:
@@ -278,9 +278,13 @@ class Fanout:
         self._limit = max(QUEUE, 2 * len(needed))
 
     def _still_needed(self, changes: Iterable[Change]) -> list[Change]:
-        newest = self._session._newest
         lossless = {name for name in {change.name for change in changes} if self._find(name).lossless}
-        return [change for change in changes if change.name in lossless or newest(change.name) is change]
+        return [change for change in changes if change.name in lossless or not self._is_stale(change)]
+
+    def _is_stale(self, change: Change) -> bool:
+        # By the version: a session that has moved has the same record, but it is another object.
+        newest = self._session._newest(change.name)
+        return newest is not None and newest.version != change.version
 
     def _end_lossless(self, names: Iterable[str]) -> None:
         for name in names:

@@ -179,6 +179,8 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     """The same of those that are."""
     programs: tuple[tuple[str, Push, ProgramType], ...]
     """Prefix, slot and class of every program inside."""
+    slip: Callable[[str], str | None]
+    """The variable that somebody means who assigns another name; None where that is a name of its own."""
 
     @classmethod
     def of(cls, program: ProgramType, prefix: str) -> Plan:
@@ -205,6 +207,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
                 for key, one in program.declared.items()
                 if isinstance(one, Subprogram)
             ),
+            functools.lru_cache(maxsize=256)(lambda name: errors.slip_of(name, program.declared)),
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 from dspex import errors, runs
-from dspex.modules.base import BoundModule, Module, Modules, session_modules
+from dspex.modules.base import BoundModule, Module, Modules, NotYet, session_modules
 from dspex.plans import (
     Plan,
     Subprogram,
@@ -71,7 +72,9 @@ class ProgramType(type):
 
     if not TYPE_CHECKING:  # to type checkers, `Program.__init__` says what a call gives
 
-        def __call__(cls, session: Session | None = None) -> Any:
+        def __call__(cls, session: Session | None = None, *inputs: Any, **values: Any) -> Any:
+            if inputs or values:
+                raise _no_values(cls, inputs, values)
             return _bind(cls, Session() if session is None else session, "")
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -122,7 +125,7 @@ class Program(metaclass=ProgramType):
     aforward`), reading the variables as plain attributes. `Agent.run(…, session=session)` calls it.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_modules", "_pin", "_plan", "session")
+    __slots__ = ("__dict__", "__weakref__", "_made", "_modules", "_pin", "_plan", "session")
 
     declared: ClassVar[Mapping[str, Variable[Any] | Subprogram[Any]]]
     variables: ClassVar[Mapping[str, Variable[Any]]]
@@ -132,6 +135,8 @@ class Program(metaclass=ProgramType):
     _plan: Plan
     _pin: Snapshot | None
     _modules: Modules | None
+    _made: bool
+    """True once `init` has run; not set before, nor on a pinned copy."""
 
     if TYPE_CHECKING:
 
@@ -164,7 +169,7 @@ class Program(metaclass=ProgramType):
         Raises:
             What `forward` raises, with a note that names program, session and revision.
         """
-        with _ready(target, session, pin) as program:
+        with runs.ready(target, session, pin, inputs) as program:
             return runs.run(program, inputs, named, timeout)
 
     @_either
@@ -178,7 +183,7 @@ class Program(metaclass=ProgramType):
         **named: Any,
     ) -> Any:
         """`run`, awaited: calls `aforward`, or `forward` in a thread."""
-        with _ready(target, session, pin) as program:
+        with runs.ready(target, session, pin, inputs) as program:
             return await runs.arun(program, inputs, named, timeout)
 
     @_either
@@ -192,7 +197,7 @@ class Program(metaclass=ProgramType):
         **named: Any,
     ) -> Run:
         """`run`, and return a `Run`: output, revisions, the values in effect, seconds."""
-        with _ready(target, session, pin) as program:
+        with runs.ready(target, session, pin, inputs) as program:
             return runs.recorded(program, inputs, named, timeout)
 
     @_either
@@ -206,7 +211,7 @@ class Program(metaclass=ProgramType):
         **named: Any,
     ) -> Run:
         """`record`, awaited."""
-        with _ready(target, session, pin) as program:
+        with runs.ready(target, session, pin, inputs) as program:
             return await runs.arecorded(program, inputs, named, timeout)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
@@ -226,9 +231,14 @@ class Program(metaclass=ProgramType):
         return bound
 
     def pinned(self, snapshot: Snapshot | None = None) -> Self:
-        """A copy whose reads all come from *snapshot*, or from the present revision, and never change."""
-        copy: Self = _pinned(self, snapshot if snapshot is not None else self.session.snapshot())
-        return copy
+        """
+        A copy whose reads all come from *snapshot*, or from the present revision, and never change.
+
+        Its variables cannot be set. `copy.copy` does the same; `copy.deepcopy` also copies what you have set
+        on the program yourself. Session and modules are shared in any case.
+        """
+        pinned: Self = _pinned(self, snapshot if snapshot is not None else self.session.snapshot())
+        return pinned
 
     @property
     def modules(self) -> Modules:
@@ -253,24 +263,42 @@ class Program(metaclass=ProgramType):
 
     def _chosen(self, name: str) -> Any:
         modules = self.modules
-        return modules[name] if name in modules else _NotYet(modules, name)
+        return modules[name] if name in modules else NotYet(modules, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         declared = type(self).declared.get(name)
         if declared is None:
             if name in Program.__slots__:
                 raise _bound_for_good(self, name)
-            if isinstance(value, Module | BoundModule):
-                module = value if isinstance(value, Module) else value.module
-                value = BoundModule(module, self._read)
+            if (near := self._plan.slip(name)) is not None:
+                self._check_own(name, near)
+            if isinstance(value, BoundModule):
+                value = value.bound_to(self._read)
+            elif isinstance(value, Module):
+                value = BoundModule(value, self._read)
             object.__setattr__(self, name, value)
-        elif isinstance(declared, Variable):
-            self.session.set(self._plan.prefix + name, value, source=type(self).__name__)
-        else:
-            raise errors.InvalidDeclaration(
+        elif not isinstance(declared, Variable):
+            raise errors.InvalidAssignment(
                 f"{type(self).__name__}.{name} is a program and cannot be assigned; set its variables.",
                 name=name,
             )
+        elif self._pin is not None:
+            raise _pinned_for_good(self, name, self._pin)
+        else:
+            self.session.set(self._plan.prefix + name, value, source=type(self).__name__)
+
+    def _check_own(self, name: str, near: str) -> None:
+        """Refuse *name*, which looks like the variable *near*, unless there is such an attribute already."""
+        cls = type(self)
+        in_init = self._pin is None and not hasattr(self, "_made")
+        if in_init or name.startswith("_") or hasattr(cls, name) or name in self.__dict__:
+            return
+        raise errors.InvalidAssignment(
+            f"{cls.__name__} has no variable '{name}'. Did you mean '{near}'? An attribute of that name "
+            f"needs a first value, in init() or in the class: {name} = None.",
+            name=name,
+            near=near,
+        )
 
     def __delattr__(self, name: str) -> None:
         if name in Program.__slots__ or name in type(self).declared:
@@ -280,8 +308,10 @@ class Program(metaclass=ProgramType):
     def __copy__(self) -> Self:
         return self.pinned(self._pin)
 
-    def __deepcopy__(self, memo: object) -> Self:
-        return self.pinned(self._pin)
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self.session)] = self.session
+        copied: Self = _pinned(self, self._pin or self.session.snapshot(), memo)
+        return copied
 
     def __reduce__(self) -> Any:
         raise TypeError("a bound program cannot be pickled; bind its class again on the other side")
@@ -297,31 +327,34 @@ _set_session = vars(Program)["session"].__set__
 _set_plan = vars(Program)["_plan"].__set__
 _set_pin = vars(Program)["_pin"].__set__
 _set_modules = vars(Program)["_modules"].__set__
+_set_made = vars(Program)["_made"].__set__
 
 
-def _bound_for_good(program: Program, name: str) -> errors.InvalidDeclaration:
-    return errors.InvalidDeclaration(
+def _bound_for_good(program: Program, name: str) -> errors.InvalidAssignment:
+    return errors.InvalidAssignment(
         f"{type(program).__name__}.{name} belongs to the binding of the program and stays. Bind another one: "
         f"{type(program).__name__}.bind(session).",
         name=name,
     )
 
 
-class _NotYet:
-    """Stands where the chosen module is not registered yet; looks again when it is called."""
+def _pinned_for_good(program: Program, name: str, pin: Snapshot) -> errors.InvalidAssignment:
+    return errors.InvalidAssignment(
+        f"{type(program).__name__}.{name} cannot be set: the program is pinned at revision {pin.revision}. "
+        f"Set it in the session: session.set('{program._plan.prefix}{name}', …).",
+        name=name,
+        session=program.session.id,
+        revision=pin.revision,
+    )
 
-    def __init__(self, modules: Modules, name: str) -> None:
-        self._modules = modules
-        self._name = name
 
-    def __call__(self, **inputs: Any) -> Any:
-        return self._modules[self._name](**inputs)
-
-    async def acall(self, **inputs: Any) -> Any:
-        return await self._modules[self._name].acall(**inputs)
-
-    def __repr__(self) -> str:
-        return f"<module '{self._name}', not registered yet>"
+def _no_values(cls: type, inputs: tuple[Any, ...], values: Mapping[str, Any]) -> errors.InvalidCall:
+    given = ", ".join([*(errors.shown(one, 40) for one in inputs), *(f"{name}=…" for name in values)])
+    return errors.InvalidCall(
+        f"{cls.__name__}(session) binds a program and takes no values (got {given}). Set them in the session "
+        "or on the bound program; inputs go to run(…).",
+        program=cls.__name__,
+    )
 
 
 def _plan(cls: ProgramType, prefix: str) -> Plan:
@@ -331,7 +364,11 @@ def _plan(cls: ProgramType, prefix: str) -> Plan:
 
 def _bind(cls: Any, session: Session, prefix: str) -> Any:
     plan = cls._plans.get(prefix) or _plan(cls, prefix)
-    session.declare(plan)
+    try:
+        session.declare(plan)
+    except AttributeError:
+        runs.checked(session)  # here, because binding is fast
+        raise
     program = object.__new__(plan.leaf)
     _set_session(program, session)
     _set_plan(program, plan)
@@ -346,22 +383,30 @@ def _bind(cls: Any, session: Session, prefix: str) -> Any:
     for inner, store, sub in plan.programs:
         store(program, _bind(sub, session, inner))
     program.init()
+    _set_made(program, True)
     return program
 
 
 def _fill(program: Any, slots: tuple[tuple[str, Callable[[Any, Any], object]], ...]) -> None:
     """Read what the session has into *slots*, in step with the commits that push into them meanwhile."""
-    ledger = program.session.ledger
+    session = program.session
     while True:
+        ledger = session.ledger
         rev = ledger.rev
         records = ledger.records
-        for name, store in slots:
-            store(program, records[name].value)
-        if ledger.rev == rev:
+        try:
+            for name, store in slots:
+                store(program, records[name].value)
+        except errors.SessionMoved:
+            if session.ledger is ledger:
+                raise
+        # If the session has moved, others have set in the new place what was read in the old one.
+        if ledger.rev == rev and session.ledger is ledger:
             return
 
 
-def _pinned(live: Any, snapshot: Snapshot) -> Any:
+def _pinned(live: Any, snapshot: Snapshot, memo: dict[int, Any] | None = None) -> Any:
+    """A copy of *live* with the values of *snapshot*; with the *memo* of a deep copy it is one."""
     plan: Plan = live._plan
     program: Any = object.__new__(plan.leaf)
     _set_session(program, live.session)
@@ -369,6 +414,8 @@ def _pinned(live: Any, snapshot: Snapshot) -> Any:
     _set_pin(program, snapshot)
     modules = live._modules
     _set_modules(program, None if modules is None else modules.with_reader(program._read))
+    if memo is not None:
+        memo[id(live)] = program
     records = snapshot._records
     try:
         for name, store in plan.values:
@@ -380,42 +427,16 @@ def _pinned(live: Any, snapshot: Snapshot) -> Any:
         raise
     if plan.programs:
         for (_, store, _), key in zip(plan.programs, _programs_of(live), strict=True):
-            store(program, _pinned(getattr(live, key), snapshot))
+            store(program, _pinned(getattr(live, key), snapshot, memo))
     if live.__dict__:
         for key, value in list(live.__dict__.items()):
-            object.__setattr__(
-                program,
-                key,
-                value.bound_to(program._read) if isinstance(value, BoundModule) else value,
-            )
+            if isinstance(value, BoundModule):
+                value = value.bound_to(program._read)  # noqa: PLW2901  as the copy has it
+            elif memo is not None:
+                value = copy.deepcopy(value, memo)  # noqa: PLW2901
+            object.__setattr__(program, key, value)
     return program
 
 
 def _programs_of(program: Program) -> list[str]:
     return [key for key, one in type(program).declared.items() if isinstance(one, Subprogram)]
-
-
-class _ready:  # noqa: N801  reads as what it gives
-    """The program that a run uses: of this session, pinned or live; a private session ends with the run."""
-
-    def __init__(self, target: Any, session: Session | None, pin: bool) -> None:
-        self._private: Session | None = None
-        if isinstance(target, Program):
-            if session is not None and session is not target.session:
-                raise errors.VariableConflict(
-                    f"{target!r} cannot run on session '{session.id}'; call {type(target).__name__}.run.",
-                    session=session.id,
-                )
-            program = target
-        else:
-            if session is None:
-                session = self._private = Session()
-            program = session.attachment(target, lambda: _bind(target, session, ""))
-        self._program = program.pinned() if pin else program
-
-    def __enter__(self) -> Any:
-        return self._program
-
-    def __exit__(self, *_: object) -> None:
-        if self._private is not None:
-            self._private.close()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dspex import errors
-from dspex.crossing import in_thread, result_of
+from dspex.crossing import in_loop, in_thread, result_of
 from dspex.records import Revision
+from dspex.session import Session
 
 if TYPE_CHECKING:
     from dspex.program import Program
 
-__all__ = ["Run", "arecorded", "arun", "recorded", "run"]
+__all__ = ["Run", "arecorded", "arun", "checked", "ready", "recorded", "run"]
 
 
 @attrs.frozen
@@ -43,12 +45,53 @@ class Run:
         return not self.pinned and self.first != self.last
 
 
+class ready:  # noqa: N801  reads as what it gives
+    """The program that a run uses: of this session, pinned or live; a private session ends with the run."""
+
+    def __init__(self, target: Any, session: Session | None, pin: bool, inputs: tuple[Any, ...]) -> None:
+        self._private: Session | None = None
+        cls: Any = target if isinstance(target, type) else type(target)
+        name = cls.__name__
+        if session is not None:
+            checked(session)
+        elif any(isinstance(one, Session) for one in inputs):
+            raise errors.InvalidCall(
+                f"{name} got a session among its inputs. Give it by name: session=….", program=name
+            )
+        if target is not cls:
+            if session is not None and session is not target.session:
+                raise errors.VariableConflict(
+                    f"{target!r} cannot run on session '{session.id}'; call {name}.run.", session=session.id
+                )
+            program = target
+        else:
+            if session is None:
+                session = self._private = Session()
+            program = session.attachment(cls, lambda: cls.bind(session))
+        self._program = program.pinned() if pin else program
+
+    def __enter__(self) -> Any:
+        return self._program
+
+    def __exit__(self, *_: object) -> None:
+        if self._private is not None:
+            self._private.close()
+
+
+def checked(session: Any) -> Session:
+    """*session* if it is one; else raise `InvalidValue`."""
+    if not isinstance(session, Session):
+        raise errors.InvalidValue.expecting("a Session", errors.shown(session, 80)).at("session") from None
+    return session
+
+
 def run(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None) -> Any:
     """What `forward` returns; `aforward` is awaited where there is only that."""
     try:
+        forward = _forward(program)
         if timeout is None:
-            return _call(program, inputs, named)
-        return _call_within(timeout, program, inputs, named)
+            return forward(*inputs, **named)
+        return _within(timeout, program, partial(forward, *inputs, **named))
     except Exception as error:
         _note(error, program)
         raise
@@ -113,12 +156,20 @@ def _end(program: Program, first: Revision, values: Mapping[str, Any], started: 
     )
 
 
-def _call(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+def _forward(program: Program) -> Callable[..., Any]:
+    """`forward`, or a function that waits for `aforward` where there is only that."""
     forward, aforward = _methods(program)
     if forward is not None:
-        return forward(*inputs, **named)
+        return forward
     assert aforward is not None
-    return result_of(aforward(*inputs, **named))
+    if in_loop():
+        name = type(program).__name__
+        raise errors.WouldBlock(
+            f"{name} has only aforward, and to wait for it here would stop the event loop of this thread. "
+            f"Await it: await {name}.arun(…), or acall(…) on a bound program.",
+            program=name,
+        )
+    return lambda *inputs, **named: result_of(aforward(*inputs, **named))
 
 
 async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
@@ -145,8 +196,8 @@ def _methods(
     return forward, aforward
 
 
-def _call_within(timeout: float, program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-    future = in_thread(lambda: _call(program, inputs, named))
+def _within(timeout: float, program: Program, call: Callable[[], Any]) -> Any:
+    future = in_thread(call)
     try:
         return future.result(timeout)
     except TimeoutError:
@@ -168,4 +219,10 @@ def _too_late(program: Program, timeout: float) -> errors.DeadlineExceeded:
 
 def _note(error: Exception, program: Program) -> None:
     revision = program._pin.revision if program._pin is not None else program.session.revision
-    error.add_note(f"in {type(program).__name__} on session '{program.session.id}' at revision {revision}")
+    name = type(program).__name__
+    error.add_note(f"in {name} on session '{program.session.id}' at revision {revision}")
+    if isinstance(error, AttributeError) and error.obj is program:
+        # CPython 3.11 asks this itself, but only where it prints what nobody caught: in no log.
+        near = errors.did_you_mean(error.name, type(program).declared)
+        if near:
+            error.add_note(f"{name} has no variable '{error.name}'.{near}")

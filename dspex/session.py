@@ -16,19 +16,16 @@ from dspex.changes import Change
 from dspex.claims import Claim, active_token
 from dspex.commits import ClaimRequest, Commit, Declaration, Receipt, Write
 from dspex.kinds import Kind, as_kind
-from dspex.locks import ForkSafeLock
+from dspex.placing import Placing, placed
 from dspex.records import Record, Revision, Snapshot, check_name
 from dspex.stores import Ledger, MemoryLedger, MemoryStore, Store, open_store
-from dspex.stores.base import ClosedLedger
+from dspex.stores.base import ClosedLedger, Ended
 from dspex.variables import MISSING, checked_initial
-from dspex.watching import Watching
 
 __all__ = ["Session"]
 
-_closing = ForkSafeLock()
 
-
-class Session(Watching, AsyncVerbs):
+class Session(Placing, AsyncVerbs):
     """
     A handle on the values of a set of variables; not a chat history.
 
@@ -100,7 +97,7 @@ class Session(Watching, AsyncVerbs):
     @property
     def tags(self) -> Mapping[str, Revision]:
         """The labels that `tag` gave, and their revisions."""
-        return dict(self._ledger.tags)
+        return dict(self._followed(lambda ledger: ledger.tags))
 
     def get(self, name: str, default: Any = MISSING) -> Any:
         """
@@ -116,6 +113,10 @@ class Session(Watching, AsyncVerbs):
             if default is not MISSING:
                 return default
             raise self._unknown(name) from None
+        except errors.SessionMoved:
+            if isinstance(self._ledger.records, Ended):
+                raise
+            return self.get(name, default)  # this handle went along in this very moment
 
     def record(self, name: str) -> Record:
         """Value, version, author, time and reason of *name*."""
@@ -123,14 +124,21 @@ class Session(Watching, AsyncVerbs):
             return self._ledger.records[name]
         except (KeyError, TypeError):
             raise self._unknown(name) from None
+        except errors.SessionMoved:
+            if isinstance(self._ledger.records, Ended):
+                raise
+            return self.record(name)
 
     def snapshot(self, tag: str | None = None) -> Snapshot:
         """All values at one revision: now, or when *tag* was given."""
-        return self._ledger.snapshot(tag)
+        try:
+            return self._ledger.snapshot(tag)
+        except errors.SessionMoved:
+            return self._followed(lambda ledger: ledger.snapshot(tag))
 
     def history(self, name: str | None = None) -> Sequence[Change]:
         """The changes of *name*, or of all variables, oldest first, as far as they are kept."""
-        return self._ledger.history(name)
+        return self._followed(lambda ledger: ledger.history(name))
 
     def _unknown(self, name: str) -> errors.UnknownVariable:
         return errors.unknown_variable(f"session '{self.id}'", name, self._ledger.schema.kinds)
@@ -211,6 +219,8 @@ class Session(Watching, AsyncVerbs):
         except errors.Claimed:
             if active_token(self) is None:
                 raise
+        except (errors.SessionMoved, errors.SessionMoving):
+            pass  # below it goes after the session, waits, or says so
         commit = Commit((Write(name, value, expect),), source=source, metadata=metadata)
         return self._commit(commit).changes[0]
 
@@ -328,12 +338,11 @@ class Session(Watching, AsyncVerbs):
     def _make(self, commit: Commit) -> Receipt:
         if commit.source is not None:
             check_source(commit.source)
-        return self._ledger.commit(
-            commit.replacing(
-                source=self._source if commit.source is None else commit.source,
-                token=commit.token if commit.token is not None else active_token(self),
-            )
+        made = commit.replacing(
+            source=self._source if commit.source is None else commit.source,
+            token=commit.token if commit.token is not None else active_token(self),
         )
+        return self._followed(lambda ledger: ledger.commit(made))
 
     # ---- forks ------------------------------------------------------------------------------------
 
@@ -346,7 +355,7 @@ class Session(Watching, AsyncVerbs):
         if values is not None and not isinstance(values, Mapping):
             raise errors.InvalidValue.expecting("values by name", errors.shown(values)).at("values")
         child = Session.__new__(type(self))
-        child._begin(MemoryLedger.fork_of(self._ledger), self._source, self)
+        child._begin(self._followed(MemoryLedger.fork_of), self._source, self)
         if values:
             child.update(values)
         return child
@@ -409,7 +418,7 @@ class Session(Watching, AsyncVerbs):
 
         The session itself goes on for other handles, and in a durable store.
         """
-        with _closing:
+        with placed:
             if self.closed:
                 return
             rare, ledger = self._rare, self._ledger

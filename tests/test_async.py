@@ -13,6 +13,7 @@ from dspex import (
     Session,
     Snapshot,
     VersionConflict,
+    WouldBlock,
     changes,
     defvariable,
     dispatch,
@@ -105,12 +106,28 @@ def test_run_awaits_aforward_where_there_is_only_that(session):
     assert asyncio.run(AsyncForward.arun(session=session)) == 1
 
 
-def test_run_awaits_aforward_also_inside_a_running_loop(session):
-    async def main():
-        n, thread, loop = OnlyAsync.run(session=session)
-        return n, thread != threading.get_ident(), loop is not asyncio.get_running_loop()
+@pytest.mark.parametrize("how", ["run", "record", "call", "timeout"])
+def test_a_program_that_is_only_async_is_not_called_inside_a_running_loop(session, how):
+    """It would stop the loop until it has an answer, and wait for ever for what needs the loop."""
+    program = OnlyAsync.bind(session)
+    ways = {
+        "run": lambda: OnlyAsync.run(session=session),
+        "record": program.record,
+        "call": program,
+        "timeout": lambda: program.run(timeout=30),
+    }
 
-    assert asyncio.run(main()) == (1, True, True)
+    async def main():
+        with pytest.raises(WouldBlock) as refused:
+            ways[how]()
+        assert (await OnlyAsync.arun(session=session))[0] == 1
+        return str(refused.value)
+
+    assert asyncio.run(main()) == (
+        "OnlyAsync has only aforward, and to wait for it here would stop the event loop of this thread. "
+        "Await it: await OnlyAsync.arun(…), or acall(…) on a bound program."
+    )
+    assert ways[how]() is not None
 
 
 def test_arun_awaits_aforward_on_the_callers_loop(session):

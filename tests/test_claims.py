@@ -29,12 +29,18 @@ def test_a_claimed_variable_is_set_by_its_owner_only(session, state):
     before = state(session)
     error = refused(lambda: session.set("n", 1))
     assert str(error) == (
-        "'n' in session 'demo' is claimed by 'tuner' for another 30 s. Wait, or ask its owner to release it."
+        "'n' in session 'demo' is claimed by 'tuner' for another 30 s. Wait, or ask its owner to release it. "
+        "If you are the owner: claim.set(…), or set in its block."
     )
     assert (error.name, error.session, error.owner) == ("n", "demo", "tuner")
     assert before == state(session)
     claim.set("n", 2)
     assert session.get("n") == 2
+
+
+def test_a_claim_shows_what_it_is(session):
+    claim = session.claim(["n", "a"], owner="tuner", ttl=2.5)
+    assert repr(claim) == "<Claim on 'n', 'a' by 'tuner' in session 'demo', 2.5 s>"
 
 
 def test_every_way_to_set_is_refused(session, state):

@@ -17,7 +17,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 CORE = [
     name
     for _, name, _ in pkgutil.walk_packages([str(HOUSE)], "dspex.")
-    if not name.startswith(("dspex.modules.", "dspex.lm.", "dspex.rpc"))
+    if not name.startswith(("dspex.cli.", "dspex.modules.", "dspex.lm.", "dspex.rpc"))
 ]
 """The rooms that need nothing but the core packages."""
 
@@ -33,7 +33,7 @@ threads = threading.active_count()
 
 import dspex
 
-heavy = {"dspy", "grpc", "redis", "ray", "optuna", "numpy", "asyncio", "litellm", "rich", "logging"}
+heavy = {"dspy", "grpc", "redis", "ray", "optuna", "numpy", "asyncio", "litellm", "rich", "logging", "typer"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert threading.active_count() == threads
 for event, args in list(events):

@@ -10,6 +10,7 @@ from dspex import (
     DeadlineExceeded,
     Float,
     Integer,
+    InvalidCall,
     InvalidDeclaration,
     Program,
     Run,
@@ -189,7 +190,7 @@ def test_the_note_of_a_pinned_run_names_its_pin(session):
 
     class Setting(Failing):
         def forward(self, error):
-            self.temperature = 0.1
+            self.session.set("temperature", 0.1)
             raise error
 
     error = KeyError("x")
@@ -304,6 +305,23 @@ def test_a_bound_program_runs_on_its_own_session_only(session):
             refused.value
         )
     assert echo.run(session=session)[0] == 0.5
+
+
+@pytest.mark.parametrize("of", [Echo, lambda: Echo.bind(Session())])
+@pytest.mark.parametrize("how", ["run", "record", "arun", "arecord"])
+def test_a_session_among_the_inputs_is_refused(session, of, how):
+    target = of if isinstance(of, type) else of()
+    with pytest.raises(InvalidCall) as refused:
+        result = getattr(target, how)("x", session)
+        asyncio.run(result)
+    assert str(refused.value) == "Echo got a session among its inputs. Give it by name: session=…."
+    assert "temperature" not in session.variables
+
+
+def test_a_session_may_be_an_input_of_a_program_that_has_one(session):
+    with Session() as other:
+        assert Echo.run(other, session=session)[1] == (other,)
+        assert Echo.run(other=other)[2] == {"other": other}
 
 
 @pytest.mark.parametrize("pin", [False, True])

@@ -114,6 +114,21 @@ def test_a_disconnected_receiver_is_told_nothing(session):
     assert seen == [1]
 
 
+@pytest.mark.parametrize("name", ["n", "*"])
+def test_a_muted_signal_tells_nobody_and_the_others_go_on(session, name):
+    muted, other = [], []
+    session.signal(name).connect(lambda _, change: muted.append(change.new), weak=False)
+    session.watch(name, lambda change: muted.append(change.new))
+    session.signal("*" if name == "n" else "n").connect(
+        lambda _, change: other.append(change.new), weak=False
+    )
+    session.set("n", 1)
+    with session.signal(name).muted():
+        session.set("n", 2)
+    session.set("n", 3)
+    assert ([1, 1, 3, 3], [1, 2, 3]) == (muted, other)
+
+
 def test_who_sends_the_signal_by_hand_reaches_its_receivers(session):
     seen = []
     session.signal("n").connect(lambda _, change: seen.append(change.new), weak=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -106,6 +107,10 @@ class _Listed(Kind[T]):
 
     def _gathered(self, options: tuple[T, ...], choices: Sequence[T] | None) -> tuple[T, ...]:
         """Return the choices, which may be given by position or by name."""
+        if len(options) == 1 and isinstance(options[0], Iterable) and not isinstance(options[0], str | bytes):
+            cls = type(self).__name__
+            expected = f"given one by one, {cls}('a', 'b'), or by name, {cls}(choices=['a', 'b'])"
+            raise refusal(self, "choices", expected, options[0])
         if choices is None:
             choices = options
         elif options:

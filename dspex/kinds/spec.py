@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Literal, TypeVar, get_args, get_origin, overload
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
 import attrs
 
@@ -87,5 +88,16 @@ def _from_type(spec: Any) -> Kind[Any]:
             return Struct(spec)
     raise InvalidDeclaration(
         "A kind is given as one, such as Float(); as float, int, str, bool, an Enum, a Literal, list[…]"
-        f" or an attrs class; or by its wire name (got {brief(spec)})."
+        f" or an attrs class; or by its wire name (got {brief(spec)}).{_instead(spec)}"
     )
+
+
+def _instead(spec: Any) -> str:
+    """What to write for a type that is often tried, and is none of these."""
+    if get_origin(spec) in (Union, UnionType):
+        if NoneType in get_args(spec):
+            return " A variable always has a value: let one stand for none, or list them, Choice(None, 'a')."
+        return " A variable has one kind: declare one for each type."
+    if isinstance(spec, type) and hasattr(spec, "__dataclass_fields__"):
+        return f" {spec.__name__} is a dataclass: decorate it with @attrs.frozen."
+    return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dspex.lm.extras import need_dspy
+from dspex.lm.extras import LOCAL, need_dspy
 from dspex.lm.models import adapter_for, default, local
 
 if TYPE_CHECKING:
@@ -29,5 +29,5 @@ _rooms = {
 def __getattr__(name: str) -> Any:
     if name not in _rooms:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    need_dspy()
+    need_dspy(*LOCAL)
     return getattr(import_module(_rooms[name]), name)

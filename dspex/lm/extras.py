@@ -8,17 +8,20 @@ from typing import Any
 
 from dspex.errors import missing_extra
 
-__all__ = ["need_dspy", "need_xllamacpp"]
+__all__ = ["LOCAL", "need_dspy", "need_xllamacpp"]
+
+LOCAL = ("Local language models", "local")
+"""What is said of a local model for which a package is missing: its extra brings all that it needs."""
 
 
-def need_dspy() -> Any:
-    """The dspy package; raises `MissingExtra` without it."""
+def need_dspy(what: str = "DSPy modules", extra: str = "dspy") -> Any:
+    """The dspy package; raises `MissingExtra` without it, which says that *what* needs *extra*."""
     try:
         import dspy
     except ModuleNotFoundError as error:
         if error.name != "dspy":
             raise
-        raise missing_extra("DSPy modules", "dspy") from error
+        raise missing_extra(what, extra) from error
     return dspy
 
 
@@ -35,7 +38,7 @@ def need_xllamacpp() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "xllamacpp":
             raise
-        raise missing_extra("Local language models", "local") from error
+        raise missing_extra(*LOCAL) from error
     finally:
         if ours:
             del os.environ["GOMP_SPINCOUNT"]

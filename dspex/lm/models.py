@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dspex.errors import NoLanguageModel
-from dspex.lm.extras import need_dspy, need_xllamacpp
+from dspex.errors import NoLanguageModel, installing
+from dspex.lm.extras import LOCAL, need_dspy, need_xllamacpp
 
 if TYPE_CHECKING:
     from dspex.lm.adapter import TerseAdapter
@@ -48,7 +48,7 @@ def local(
 
     Raises `MissingExtra` and `NoLanguageModel`.
     """
-    dspy = need_dspy()
+    dspy = need_dspy(*LOCAL)
     need_xllamacpp()
     from dspex.lm.engine import AsyncLocalEngine, LocalEngine
 
@@ -104,7 +104,7 @@ def adapter_for(lm: Any) -> TerseAdapter | None:
 _none = (
     "No language model was found: set DSPEX_LM to the name of one ('openai/gpt-4o-mini'), "
     "or call dspy.configure(lm=...), "
-    "or pip install 'dspex[local]' and set DSPEX_GGUF to the path of a GGUF file."
+    f"or install the extra 'local' ({installing('local')}) and set DSPEX_GGUF to the path of a GGUF file."
 )
 
 

@@ -11,13 +11,15 @@ raises reaches the caller as it is.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar, Never, Self
 
 from dspex import errors
 from dspex.crossing import result_of
+from dspex.modules.inputs import check_settings, inputs_of
 from dspex.variables import Variable
 
 if TYPE_CHECKING:
@@ -58,9 +60,13 @@ class Module(ABC):
 
         return await asyncio.to_thread(self.call, inputs, settings)
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, *unnamed: Never, **inputs: Any) -> Any:
         """Call a module that is bound nowhere: its settings must be plain values."""
-        return BoundModule(self, _unbound)(**inputs)
+        return BoundModule(self, _unbound)(*unnamed, **inputs)
+
+    def input_names(self) -> Collection[str]:
+        """The names of the inputs, as far as they are known; for sentences."""
+        return ()
 
     @classmethod
     def create(cls, *args: Any, store_as: str, session: Session, **settings: Any) -> Self:
@@ -104,17 +110,37 @@ class BoundModule:
             for key, value in self.module.settings.items()
         }
 
-    def __call__(self, **inputs: Any) -> Any:
-        """Make one prediction from named *inputs*."""
+    def __call__(self, *unnamed: Never, **inputs: Any) -> Any:
+        """
+        Make one prediction from named *inputs*.
+
+        Raises:
+            InvalidCall: An input has no name, or one that the module does not take; or one is missing.
+        """
+        if unnamed:
+            raise self._without_names(unnamed)
         return self.module.call(inputs, self.settings)
 
-    async def acall(self, **inputs: Any) -> Any:
+    async def acall(self, *unnamed: Never, **inputs: Any) -> Any:
         """The same, awaited."""
+        if unnamed:
+            raise self._without_names(unnamed)
         return await self.module.acall(inputs, self.settings)
+
+    def _without_names(self, given: tuple[object, ...]) -> errors.InvalidCall:
+        names = ", ".join(f"{name}=…" for name in self.module.input_names()) or "name=…"
+        return errors.InvalidCall(
+            f"{self.module!r} takes inputs by name, as in step({names}) (got {errors.shown(given[0], 40)}).",
+            module=repr(self.module),
+        )
 
     def bound_to(self, read: Reader) -> BoundModule:
         """The same module with the values of somewhere else."""
         return BoundModule(self.module, read)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BoundModule:
+        # Of a program that is copied: the copy reads its own values, and modules are shared.
+        return BoundModule(self.module, copy.deepcopy(self._read, memo))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, BoundModule):
@@ -129,23 +155,44 @@ class BoundModule:
 
 
 class FunctionModule(Module, name="Function"):
-    """A plain function, sync or async, as a module: its parameters are the inputs, then the settings."""
+    """
+    A plain function, sync or async, as a module: its parameters are the inputs, then the settings.
+
+    Raises:
+        InvalidDeclaration: The function has no parameter of the name of a setting.
+    """
 
     def __init__(self, function: Callable[..., Any], **settings: Any) -> None:
         super().__init__(**settings)
         self.function = function
+        if settings:
+            check_settings(repr(self), function, settings)
 
     def call(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-        result = self.function(**inputs, **settings)
+        result = self._called(inputs, settings)
         return result_of(result) if inspect.isawaitable(result) else result
 
     async def acall(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
         function = self.function
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-            return await function(**inputs, **settings)
+            return await self._called(inputs, settings)
         import asyncio
 
         return await asyncio.to_thread(self.call, inputs, settings)
+
+    def _called(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+        try:
+            return self.function(**inputs, **settings)
+        except TypeError:
+            # Only now, so that a good call costs nothing. With the right names it is the function's own.
+            takes = inputs_of(self.function, settings)
+            if takes is not None:
+                takes.check(repr(self), inputs)
+            raise
+
+    def input_names(self) -> Collection[str]:
+        takes = inputs_of(self.function, self.settings)
+        return takes.takes if takes is not None else ()
 
     def __repr__(self) -> str:
         return f"FunctionModule({getattr(self.function, '__qualname__', self.function)})"
@@ -159,7 +206,8 @@ def as_module(step: Any) -> Module:
         return step.module
     if isinstance(step, type) or not callable(step):
         raise errors.InvalidDeclaration(
-            f"a module must be a Module, a DSPy module or a function (got {errors.shown(step, 80)}).",
+            f"a module must be a Module, a DSPy module or a function (got {errors.shown(step, 80)})."
+            f"{make_one(step)}",
             given=step,
         )
     if hasattr(step, "named_predictors"):  # a dspy.Module, told without importing dspy
@@ -169,6 +217,11 @@ def as_module(step: Any) -> Module:
     return FunctionModule(step)
 
 
+def make_one(given: Any) -> str:
+    """What to say to somebody who gives a class in place of one of its instances; else nothing."""
+    return f" It is a class: make one, {given.__name__}(…)." if isinstance(given, type) else ""
+
+
 class Modules(MutableMapping[str, BoundModule]):
     """
     The modules of a program or of a session, by name; what is looked up comes bound.
@@ -176,7 +229,7 @@ class Modules(MutableMapping[str, BoundModule]):
     A name that a program does not have is looked for in its session.
     """
 
-    __slots__ = ("_changed", "_fallback", "_own", "_read", "_where")
+    __slots__ = ("_changed", "_fallback", "_hint", "_own", "_read", "_where")
 
     def __init__(
         self,
@@ -185,12 +238,16 @@ class Modules(MutableMapping[str, BoundModule]):
         own: dict[str, Module] | None = None,
         fallback: Callable[[], Mapping[str, BoundModule]] = dict,
         changed: Callable[[], object] = lambda: None,
+        *,
+        hint: str = "Put it there in init(): self.modules['{name}'] = …",
     ) -> None:
         self._where = where
         self._read = read
         self._own = {} if own is None else own
         self._fallback = fallback
         self._changed = changed
+        self._hint = hint
+        """How to add one, said to who looks for one that is not there."""
 
     def with_reader(self, read: Reader) -> Modules:
         """The same modules with the values of somewhere else."""
@@ -212,8 +269,8 @@ class Modules(MutableMapping[str, BoundModule]):
         known = sorted({*self._own, *self._fallback()})
         registered = f"registered are {errors.listed(known)}" if known else "none is registered"
         return errors.UnknownModule(
-            f"{self._where} has no module '{name}'; {registered}.{errors.did_you_mean(name, known)} Put "
-            f"it there in init(): self.modules['{name}'] = …",
+            f"{self._where} has no module {errors.shown(name, 80)}; {registered}."
+            f"{errors.did_you_mean(name, known)} {self._hint.format(name=name)}",
             name=name,
             known=known,
         )
@@ -237,12 +294,40 @@ class Modules(MutableMapping[str, BoundModule]):
     def __len__(self) -> int:
         return len({*self._own, *self._fallback()})
 
+    def __repr__(self) -> str:
+        return f"<Modules of {self._where}: { {name: self[name].module for name in self} }>"
+
+
+class NotYet:
+    """Stands where the chosen module is not registered yet; looks again when it is called."""
+
+    def __init__(self, modules: Modules, name: str) -> None:
+        self._modules = modules
+        self._name = name
+
+    def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
+        return self._modules[self._name](*unnamed, **inputs)
+
+    async def acall(self, *unnamed: Any, **inputs: Any) -> Any:
+        return await self._modules[self._name].acall(*unnamed, **inputs)
+
+    def __repr__(self) -> str:
+        return f"<module '{self._name}', not registered yet>"
+
 
 def session_modules(session: Session) -> Modules:
-    """The modules that are registered with *session* itself."""
+    """The modules that are registered with *session*, or with the one that it is a fork of."""
 
     def made() -> Modules:
-        return Modules(f"session '{session.id}'", lambda variable: session.get(variable.name))
+        # Looked up now: a push, which runs under the store's lock, may ask for them.
+        above = session_modules(session.parent) if session.parent is not None else {}
+        return Modules(
+            f"session '{session.id}'",
+            lambda variable: session.get(variable.name),
+            fallback=lambda: above,
+            hint="Register it: Predict.create(…, store_as='{name}', session=session). "
+            "What a program has in self.modules is only its own.",
+        )
 
     modules: Modules = session.attachment(Modules, made)
     return modules

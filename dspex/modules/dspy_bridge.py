@@ -21,9 +21,11 @@ import attrs
 
 from dspex import errors, lm
 from dspex.crossing import result_of
+from dspex.modules.inputs import Inputs, inputs_of
 
 try:
     import dspy
+    from dspy.adapters.utils import annotation_allows_none
 except ModuleNotFoundError as error:
     if error.name != "dspy":
         raise
@@ -51,12 +53,49 @@ def made(kind: str, *arguments: Any, **named: Any) -> Step:
     module: Any = cls(*arguments, **named)
     for _, one in module.named_sub_modules(dspy.Module):
         one.history = deque(maxlen=0)  # nobody can ask for it; the LM keeps its own
-    return step(module)
+    repeats = isinstance(arguments[0], dspy.Module)  # and takes what that one takes
+    return attrs.evolve(step(module), inputs=None if repeats else _inputs(kind, arguments[0]))
 
 
 def step(module: Any) -> Step:
     """A step of a DSPy module as it is now."""
-    return Step(module, tuple(one for _, one in module.named_sub_modules(dspy.Predict)), _tasks(module))
+    predictors = tuple(one for _, one in module.named_sub_modules(dspy.Predict))
+    cls = type(module)
+    if cls in (dspy.Predict, dspy.ChainOfThought):
+        inputs: Inputs | None = _inputs("Predict", predictors[0].signature)
+    else:
+        inputs = _inputs_of_method(getattr(cls, "forward", None) or getattr(cls, "aforward", None))
+    return Step(module, predictors, _tasks(module), inputs)
+
+
+_beside = frozenset(("config", "demos", "lm", "prediction", "signature"))
+"""What `dspy.Predict` lets a call say beside its inputs."""
+
+_more = {"MultiChainComparison": ("completions",)}
+"""What a module needs beside the inputs of its signature."""
+
+
+@lru_cache(maxsize=256)
+def _inputs(kind: str, signature: Any) -> Inputs:
+    """The inputs of a module that DSPy makes of *signature*."""
+    fields = dspy.ensure_signature(signature).input_fields
+    more = _more.get(kind, ())
+    needed = [
+        name
+        for name, field in fields.items()
+        if field.is_required() and not annotation_allows_none(field.annotation)
+    ]
+    also = _beside | {"max_iters"} if kind == "ReAct" else _beside
+    return Inputs((*fields, *more), (*needed, *more), also)
+
+
+@lru_cache(maxsize=256)
+def _inputs_of_method(method: Any) -> Inputs | None:
+    """The inputs of a module that somebody wrote; None where they can be any."""
+    inputs = None if method is None else inputs_of(method)
+    if inputs is None or inputs.anything:
+        return None
+    return attrs.evolve(inputs, takes=inputs.takes[1:], needs=inputs.needs[1:])  # without self
 
 
 @attrs.frozen(eq=False)
@@ -67,6 +106,8 @@ class Step:
     predictors: tuple[Any, ...]
     tasks: Mapping[Any, str | None]
     """By the signature of each predictor: which part of its instructions is about the task. None: no part."""
+    inputs: Inputs | None
+    """What a call takes; None where nobody knows before it is made."""
     settings: Mapping[str, Any] = {}
 
     @property

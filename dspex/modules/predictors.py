@@ -12,12 +12,12 @@ configured in DSPy, else `dspex.lm.default()`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from dspex import errors
-from dspex.modules.base import BoundModule, Module
+from dspex.modules.base import BoundModule, Module, make_one
 from dspex.modules.settings import Checks, Settings, check_declared, checked, count, number, or_none
 from dspex.variables import Variable
 
@@ -47,11 +47,16 @@ class DspyModule(Module):
     """The settings that only this module has."""
 
     def __init__(self, subject: Any, settings: Mapping[str, Any], inner: DspyModule | None = None) -> None:
-        check_declared(type(self).__name__, settings, self.own)
-        below = {} if inner is None else {_inside + name: value for name, value in inner.settings.items()}
-        super().__init__(**settings, **below)
         self._subject = subject
         self._inner = inner
+        check_declared(self._title, settings, self.own)
+        below = {} if inner is None else {_inside + name: value for name, value in inner.settings.items()}
+        super().__init__(**settings, **below)
+
+    @property
+    def _title(self) -> str:
+        """What a sentence calls it."""
+        return type(self).__name__
 
     @abstractmethod
     def _any_step(self) -> Step:
@@ -60,6 +65,17 @@ class DspyModule(Module):
     @abstractmethod
     def _step(self, own: Mapping[str, Any], inner: Step | None) -> Step:
         """The DSPy module with the values of `own`, which nothing else may change."""
+
+    def input_names(self) -> Collection[str]:
+        inputs = self._any_step().inputs
+        return inputs.takes if inputs is not None else ()
+
+    def _checked(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Step:
+        """What to call under *settings* with *inputs*."""
+        step = self._prepared(settings)
+        if step.inputs is not None and "signature" not in inputs:  # which DSPy takes in place of its own
+            step.inputs.check(self._title, inputs)
+        return step
 
     def _prepared(self, settings: Mapping[str, Any]) -> Step:
         """What to call under *settings*: those of a module inside, then those of this one."""
@@ -78,11 +94,11 @@ class DspyModule(Module):
         return self._step(own, inner).under(common)
 
     def call(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-        return self._prepared(settings).call(inputs)
+        return self._checked(inputs, settings).call(inputs)
 
     async def acall(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
         """The same with the LM's async half; in a thread where DSPy has no async form."""
-        step = self._prepared(settings)
+        step = self._checked(inputs, settings)
         if step.awaitable:
             return await step.acall(inputs)
         import asyncio
@@ -302,6 +318,10 @@ class _Wrapped(DspyModule, name="wrap"):
         super().__init__(module, settings)
         self._module = module
 
+    @property
+    def _title(self) -> str:
+        return f"wrap({type(self._subject).__name__})"
+
     def _any_step(self) -> Step:
         from dspex.modules import dspy_bridge
 
@@ -328,7 +348,7 @@ def wrap(module: Any, **settings: Unpack[Settings]) -> Module:
 
     if not dspy_bridge.is_module(module):
         raise errors.InvalidDeclaration(
-            f"wrap() takes a dspy.Module (got {errors.shown(module, 80)}).", given=module
+            f"wrap() takes a dspy.Module (got {errors.shown(module, 80)}).{make_one(module)}", given=module
         )
     return _Wrapped(module, settings)
 
@@ -346,6 +366,6 @@ def _as_dspy_module(module: Any) -> DspyModule:
         return Predict(module)
     raise errors.InvalidDeclaration(
         f"only what DSPy runs can be repeated: a DSPy-backed module, a dspy.Module or a signature (got "
-        f"{errors.shown(module, 80)}).",
+        f"{errors.shown(module, 80)}).{make_one(module)}",
         given=module,
     )

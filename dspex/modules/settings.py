@@ -25,31 +25,6 @@ __all__ = [
     "or_none",
 ]
 
-PARAMETERS = (
-    "cache",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "max_completion_tokens",
-    "max_tokens",
-    "metadata",
-    "n",
-    "presence_penalty",
-    "reasoning_effort",
-    "rollout_id",
-    "seed",
-    "service_tier",
-    "stop",
-    "store",
-    "temperature",
-    "top_k",
-    "top_logprobs",
-    "top_p",
-    "user",
-    "verbosity",
-)
-"""What goes into the request as it is; None leaves it out."""
-
 ADAPTERS = ("chat", "json", "terse", "xml")
 """The adapters that have a name, so that a variable can choose one."""
 
@@ -70,7 +45,7 @@ _connection = (
 )
 
 Checks = Mapping[str, Callable[[str, Any], Any]]
-"""How a module's own settings are checked, by name: from name and value to the value, or `InvalidValue`."""
+"""How settings are checked, by name: from name and value to the value, or `InvalidValue`."""
 
 
 class Settings(TypedDict, total=False):
@@ -154,7 +129,7 @@ def checked(name: str, value: Any, own: Checks) -> Any:
     if name == "lm":
         return _a(_is_object(value), "a dspy.LM", name, value)
     if name == "instructions":
-        return _a(isinstance(value, str), "a text", name, value)
+        return _text(name, value)
     if name == "model":
         good = isinstance(value, str) and "://" not in value and value.isprintable() and value.strip() != ""
         return _a(good, "the name of a model, such as 'openai/gpt-4o-mini' or 'local'", name, value)
@@ -164,7 +139,7 @@ def checked(name: str, value: Any, own: Checks) -> Any:
     if name == "demos":
         good = isinstance(value, list | tuple) and all(map(_is_demo, value))
         return [_plain(one) for one in _a(good, "a list of mappings", name, value)]
-    return _plain(value)
+    return _plain(PARAMETERS[name](name, value))
 
 
 def count(name: str, value: Any) -> Any:
@@ -176,6 +151,31 @@ def count(name: str, value: Any) -> Any:
 def number(name: str, value: Any) -> Any:
     """A check: a number."""
     return _a(isinstance(value, int | float) and not isinstance(value, bool), "a number", name, value)
+
+
+def _whole(name: str, value: Any) -> Any:
+    return _a(isinstance(value, int) and not isinstance(value, bool), "a whole number", name, value)
+
+
+def _flag(name: str, value: Any) -> Any:
+    return _a(isinstance(value, bool), "True or False", name, value)
+
+
+def _whole_or_flag(name: str, value: Any) -> Any:
+    return _a(isinstance(value, int), "a whole number, True or False", name, value)
+
+
+def _text(name: str, value: Any) -> Any:
+    return _a(isinstance(value, str), "a text", name, value)
+
+
+def _texts(name: str, value: Any) -> Any:
+    listed = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return _a(listed or isinstance(value, str), "a text or a list of texts", name, value)
+
+
+def _mapping(name: str, value: Any) -> Any:
+    return _a(isinstance(value, Mapping), "a mapping", name, value)
 
 
 def or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
@@ -196,6 +196,32 @@ def _is_object(value: Any) -> bool:
 
 def _is_demo(one: Any) -> bool:
     return isinstance(one, Mapping) or hasattr(one, "toDict")
+
+
+PARAMETERS: Checks = {
+    "cache": _flag,
+    "frequency_penalty": number,
+    "logit_bias": _mapping,
+    "logprobs": _whole_or_flag,
+    "max_completion_tokens": count,
+    "max_tokens": count,
+    "metadata": _mapping,
+    "n": count,
+    "presence_penalty": number,
+    "reasoning_effort": _text,
+    "rollout_id": _whole,
+    "seed": _whole,
+    "service_tier": _text,
+    "stop": _texts,
+    "store": _flag,
+    "temperature": number,
+    "top_k": count,
+    "top_logprobs": _whole,
+    "top_p": number,
+    "user": _text,
+    "verbosity": _text,
+}
+"""What goes into the request as it is, once it was checked; None leaves it out."""
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,8 @@ __all__ = ["SCHEMES", "Ledger", "MemoryLedger", "MemoryStore", "Store", "open_st
 SCHEMES = {
     "memory": "dspex.stores.memory:MemoryStore",
     "sqlite": "dspex.stores.sqlite:SqliteStore",
+    "grpc": "dspex.rpc.client:RemoteStore",
+    "grpc+unix": "dspex.rpc.client:RemoteStore",
 }
 """Where the store for a URL's scheme is; imported when it is first asked for."""
 

@@ -21,6 +21,9 @@ happens only at that version.
 
 **Errors.** Every refusal is a `DspexError` and leaves the ledger as it was. A commit with an `op` that was
 already done is answered as it was then.
+
+**Moving.** A store whose sessions can be copied and moved has three verbs more: `export` and `hold` on the
+ledger, `restore` on the store. A held session takes no commits; everything else goes on.
 """
 
 from __future__ import annotations
@@ -28,18 +31,22 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from dspex import errors
 from dspex.changes import Change
 from dspex.commits import Commit, Receipt, Schema, Write
 from dspex.records import Record, Revision, SessionInfo, Snapshot
 
+if TYPE_CHECKING:
+    from dspex.stores.export import Export
+
 __all__ = [
     "BATCH",
     "NAMES",
     "ClosedLedger",
     "Ended",
+    "Hold",
     "Ledger",
     "Sink",
     "Store",
@@ -88,7 +95,7 @@ class Sink(Protocol):
         """Do what may be slow. Runs outside every lock."""
 
     def end(self) -> None:
-        """Hear that the session was deleted. Runs outside every lock."""
+        """Hear that the session was deleted, or has moved away. Runs outside every lock."""
 
 
 class _Sinks:
@@ -208,9 +215,49 @@ class Ledger(ABC):
         """Where the session is now."""
         return Revision(self.epoch, self.rev)
 
+    def export(self) -> Export:
+        """All that the session is, at one revision."""
+        raise _immobile(self)
+
+    def hold(self) -> Hold:
+        """
+        Let nobody commit, from when this returns until the hold is let go of.
+
+        Raises:
+            SessionMoving: Somebody else holds it.
+        """
+        raise _immobile(self)
+
     @abstractmethod
     def close(self) -> None:
         """Give back what `open` took. Never deletes a session that others use."""
+
+
+class Hold(ABC):
+    """A session whose commits are refused with `SessionMoving` for the moment."""
+
+    ledger: Ledger
+
+    forwarded: bool = False
+    """Whether it has ended here."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let commits go on, if they do not already; whatever happens, they do after a while."""
+
+    @abstractmethod
+    def forward(self, url: str, session_id: str) -> None:
+        """
+        End the session here: who has it open, or opens it, gets a `SessionMoved` that says where it went.
+
+        Raises:
+            StoreUnavailable: It was not held all the time, or could not be ended: it goes on here; unless the
+                error has the fact `unknown`, because nobody can be asked.
+        """
+
+
+def _immobile(one: object) -> errors.StoreUnavailable:
+    return errors.StoreUnavailable(f"sessions of {type(one).__name__} can be neither copied nor moved.")
 
 
 class Ended(dict[str, Record]):
@@ -237,28 +284,35 @@ class ClosedLedger(Ledger):
         self.rev = last.rev
         self.schema = last.schema
         self.store = None
-        self.records = Ended(self._closed)
+        self.records = Ended(self.error)
 
-    def _closed(self) -> errors.SessionClosed:
+    def error(self) -> errors.SessionClosed:
+        """What it says."""
         return errors.SessionClosed(
             f"this handle of session '{self.id}' is closed. Open another one.", session=self.id
         )
 
     def commit(self, commit: Commit) -> Receipt:
-        raise self._closed()
+        raise self.error()
 
     def snapshot(self, tag: str | None = None) -> Snapshot:
-        raise self._closed()
+        raise self.error()
 
     def history(self, name: str | None = None, since: int | None = None) -> Sequence[Change]:
-        raise self._closed()
+        raise self.error()
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
-        raise self._closed()
+        raise self.error()
 
     @property
     def tags(self) -> Mapping[str, Revision]:
-        raise self._closed()
+        raise self.error()
+
+    def export(self) -> Export:
+        raise self.error()
+
+    def hold(self) -> Hold:
+        raise self.error()
 
     def close(self) -> None:
         """It is closed."""
@@ -289,6 +343,17 @@ class Store(ABC):
         Raises:
             UnknownSession: It is not there.
         """
+
+    def restore(self, session_id: str, export: Export) -> Hold:
+        """
+        Make a session of *export*: whole, checked against it, and on hold; or leave no trace of it.
+
+        The id of a session that has moved away is free, and that of an empty one that nobody has open.
+
+        Raises:
+            SessionExists: There is a session of that id.
+        """
+        raise _immobile(self)
 
     @abstractmethod
     def close(self) -> None:

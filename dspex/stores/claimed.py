@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from dspex import errors
 from dspex.commits import ClaimRequest
+from dspex.stores import refusals
 
-__all__ = ["Claims", "Held"]
+__all__ = ["NESTING", "Claims", "Held", "OnHold"]
 
 NESTING = 16
 """How many claims, each made under the one before, may be on one name."""
@@ -41,7 +43,8 @@ class Claims(dict[str, tuple[Held, ...]]):
                 owner, left = chain[-1].owner, chain[-1].until - time.monotonic()
                 raise errors.Claimed(
                     f"'{name}' in session '{session}' is claimed by '{owner}' for another {left:.0f} s. "
-                    "Wait, or ask its owner to release it.",
+                    "Wait, or ask its owner to release it. If you are the owner: claim.set(…), or set in its "
+                    "block.",
                     name=name,
                     session=session,
                     owner=owner,
@@ -76,6 +79,14 @@ class Claims(dict[str, tuple[Held, ...]]):
         for name, chain in list(self.items()):
             self._keep(name, [held for held in chain if held.token != token])
 
+    def listed(self) -> list[tuple[str, Held]]:
+        """All that are not over, by name, the outermost first."""
+        return [(name, held) for name in sorted(self) for held in self._held(name)]
+
+    def copy(self) -> Self:
+        """The same claims, to be changed apart from these."""
+        return type(self)(self)
+
     def _held(self, name: str) -> tuple[Held, ...]:
         """The claims on *name* whose time is not over."""
         chain = self.get(name, ())
@@ -88,6 +99,22 @@ class Claims(dict[str, tuple[Held, ...]]):
         else:
             del self[name]
         return kept
+
+
+class OnHold(Claims):
+    """The claims of a session that takes no commits; every commit comes by here anyway."""
+
+    def __init__(self, claims: Claims) -> None:
+        super().__init__(claims)
+        self._process = os.getpid()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def check(self, names: Iterable[str], token: str | None, session: str) -> None:
+        if os.getpid() == self._process:  # else who holds it is not in this process, and will never let go
+            raise refusals.moving(session)
+        super().check(names, token, session)
 
 
 def _depth(held: Held) -> int:

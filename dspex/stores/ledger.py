@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import count
 from operator import attrgetter
 from typing import Any, Never
@@ -21,6 +20,7 @@ from dspex.stores import base, refusals
 from dspex.stores.base import Ended, Ledger, Sink, join, leave, new_epoch
 from dspex.stores.claimed import Claims
 from dspex.stores.log import Log
+from dspex.stores.movable import Movable
 
 __all__ = ["MemoryLedger"]
 
@@ -59,7 +59,7 @@ class _Rare(msgspec.Struct):
     ops: OrderedDict[str, Receipt] = msgspec.field(default_factory=OrderedDict)
 
 
-class MemoryLedger(Ledger):
+class MemoryLedger(Movable):
     """
     One session in memory. A fork is one too, which starts with the frozen records of its parent.
 
@@ -427,13 +427,6 @@ class MemoryLedger(Ledger):
         return self._frozen
 
     # ---- handles ----------------------------------------------------------------------------------
-
-    def delete(self) -> Sink | None:
-        """End the session, under the lock; return who is to be told outside it."""
-        # Without a log every later write goes the slow way, which refuses it.
-        self._log = None
-        self.records = Ended(partial(refusals.deleted, self.id))
-        return self._sink
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
         with self._lock:

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from dspex import errors
 from dspex.locks import ForkSafeLock
 from dspex.records import SessionInfo
+from dspex.stores import refusals
 from dspex.stores.base import Store, check_session_id
+from dspex.stores.export import Export
 from dspex.stores.ledger import MemoryLedger
+from dspex.stores.movable import MemoryHold, fill
+from dspex.stores.pieces import check_same
 
 __all__ = ["MemoryStore"]
 
@@ -24,6 +28,8 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         self._lock = ForkSafeLock()
         self._open: dict[str, tuple[MemoryLedger, int, float]] = {}
+        self._moved: dict[str, tuple[str, str]] = {}
+        """Where sessions went: the URL of the store, and the id there."""
 
     def private(self) -> MemoryLedger:
         """A ledger that no other handle can open."""
@@ -34,6 +40,8 @@ class MemoryStore(Store):
         with self._lock:
             found = self._open.get(session_id)
             if found is None:
+                if session_id in self._moved:
+                    raise refusals.moved(session_id, *self._moved[session_id])
                 if not create:
                     raise _unknown(session_id, self._open)
                 found = (
@@ -54,11 +62,41 @@ class MemoryStore(Store):
 
     def delete(self, session_id: str) -> None:
         with self._lock:
+            if self._moved.pop(session_id, None) is not None:
+                return
             if session_id not in self._open:
                 raise _unknown(session_id, self._open)
             sink = self._open.pop(session_id)[0].delete()
         if sink is not None:
             sink.end()
+
+    def restore(self, session_id: str, export: Export) -> MemoryHold:
+        ledger = MemoryLedger(
+            self._lock,
+            export.revision.epoch,
+            session_id=check_session_id(session_id),
+            store=self,
+            schema=export.schema,
+        )
+        fill(ledger, export)
+        check_same(export, ledger._exported(export.created))
+        hold = MemoryHold(ledger)
+        with self._lock:
+            if session_id in self._open:
+                raise refusals.exists(session_id, self._open[session_id][0].revision)
+            self._moved.pop(session_id, None)
+            self._open[session_id] = ledger, 1, export.created
+        return hold
+
+    def created(self, session_id: str) -> float:
+        """When a session began."""
+        with self._lock:
+            return self._open[session_id][2]
+
+    def forward(self, ledger: MemoryLedger, url: str, session_id: str) -> None:
+        """Say to who opens *ledger* from now on where it went. Called under the lock."""
+        del self._open[ledger.id]
+        self._moved[ledger.id] = url, session_id
 
     def close(self) -> None:
         """Nothing to let go of: sessions end with their handles."""

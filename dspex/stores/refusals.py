@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dspex import errors
+from dspex.records import Revision
 
 __all__ = [
     "deleted",
+    "exists",
     "forgotten",
+    "moved",
+    "moving",
+    "not_held",
     "refused",
     "too_many_names",
     "too_many_tags",
@@ -22,6 +27,40 @@ def deleted(session: str) -> errors.SessionClosed:
     """The session is gone for everyone."""
     return errors.SessionClosed(
         f"session '{session}' was deleted. Open it again to start anew.", session=session
+    )
+
+
+def moved(session: str, url: str, session_id: str) -> errors.SessionMoved:
+    """The session is elsewhere now, for everyone."""
+    name = "" if session_id == session else f" as '{session_id}'"
+    return errors.SessionMoved(
+        f"session '{session}' has moved to {url}{name}. Open it there.",
+        session=session,
+        url=url,
+        session_id=session_id,
+    )
+
+
+def moving(session: str) -> errors.SessionMoving:
+    """The session takes no commits for a moment."""
+    return errors.SessionMoving(
+        f"session '{session}' is on its way to another store. Try again in a moment.", session=session
+    )
+
+
+def not_held(session: str) -> errors.StoreUnavailable:
+    """Somebody may have committed while the session was to be on hold."""
+    return errors.StoreUnavailable(
+        f"session '{session}' was not held back all the time: it stays where it is. Try again.",
+        session=session,
+    )
+
+
+def exists(session: str, at: Revision) -> errors.SessionExists:
+    """The id is taken."""
+    return errors.SessionExists(
+        f"the store has a session '{session}' already, at {at}. Take another id, or delete that one.",
+        session=session,
     )
 
 

@@ -9,9 +9,11 @@ from typing import Self
 from dspex import errors
 from dspex.records import SessionInfo
 from dspex.stores.base import Store, check_session_id
+from dspex.stores.export import Export
 from dspex.stores.sqlite_database import Database
 from dspex.stores.sqlite_file import Location
 from dspex.stores.sqlite_ledger import SqliteLedger
+from dspex.stores.sqlite_moving import SqliteHold, restore
 
 __all__ = ["SqliteStore"]
 
@@ -43,6 +45,11 @@ class SqliteStore(Store):
             )
         return self._database
 
+    @property
+    def url(self) -> str:
+        """What opens it from anywhere."""
+        return f"sqlite:///{self.location.path}"
+
     def open(self, session_id: str, *, create: bool = True) -> SqliteLedger:
         check_session_id(session_id)
         database = self._open
@@ -53,6 +60,10 @@ class SqliteStore(Store):
 
     def delete(self, session_id: str) -> None:
         self._open.delete(check_session_id(session_id))
+
+    def restore(self, session_id: str, export: Export) -> SqliteHold:
+        database = self._open
+        return restore(database, _ledger(database, check_session_id(session_id)), export)
 
     def close(self) -> None:
         """Let go of the file; the sessions that are open keep it until they are closed."""

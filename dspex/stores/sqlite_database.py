@@ -9,12 +9,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from dspex import errors
 from dspex.locks import ForkSafeLock
 from dspex.records import Revision, SessionInfo
+from dspex.stores import refusals
 from dspex.stores import sqlite_schema as sql
 from dspex.stores.base import Ended, new_epoch
 from dspex.stores.groups import Job, Turns
@@ -148,12 +150,15 @@ class Database:
         with suppress(sqlite3.Error):
             self._connection.close()
         self._connect(prepare(self.location.path))
+        self.broken = True  # until all of it has been read: that may fail too
         for ledger in list(self._ledgers.values()):
             if not ledger.read(self._execute):
+                moved = self._execute(sql.MOVED, (ledger.id,)).fetchone()
                 with self.lock:
-                    ledger.delete()
+                    ledger.end(partial(refusals.moved, ledger.id, *moved)) if moved else ledger.delete()
             if ledger._sink is not None:
                 self._told.append(ledger._sink)
+        self.broken = False
 
     # ---- commits ----------------------------------------------------------------------------------
 
@@ -248,6 +253,8 @@ class Database:
             if ledger is None or isinstance(ledger.records, Ended) or not ledger.handles:
                 ledger = make(session_id)
                 if not ledger.read(execute):
+                    if moved := execute(sql.MOVED, (session_id,)).fetchone():
+                        raise refusals.moved(session_id, *moved)
                     if not create:
                         raise self._unknown(session_id)
                     self._write(sql.CREATE, (session_id, new_epoch(), time.time()))
@@ -265,7 +272,7 @@ class Database:
     def sessions(self) -> Sequence[SessionInfo]:
         """What sessions are in the file."""
         return [
-            SessionInfo(session_id, Revision(epoch, rev or 0), variables, created)
+            SessionInfo(session_id, Revision(epoch, rev), variables, created)
             for session_id, epoch, created, rev, variables in self.alone(
                 lambda execute: execute(sql.LIST).fetchall()
             )
@@ -276,10 +283,13 @@ class Database:
 
         def work(execute: Callable[..., sqlite3.Cursor]) -> Sink | None:
             found = execute(sql.FIND, (session_id,)).fetchone()
-            if found is None:
+            if found is not None:
+                for statement in sql.DELETE:
+                    self._write(statement, found[:1])
+            elif execute(sql.MOVED, (session_id,)).fetchone() is not None:
+                self._write(sql.UNMOVE, (session_id,))
+            else:
                 raise self._unknown(session_id)
-            for statement in sql.DELETE:
-                self._write(statement, found[:1])
             interrupt = self._end()
             ledger = self._ledgers.pop(session_id, None)
             with self.lock:

@@ -21,10 +21,12 @@ from dspex.records import Record, Revision, Snapshot, frozen_metadata
 from dspex.stores import refusals
 from dspex.stores import sqlite_schema as sql
 from dspex.stores.base import Ended, Sink
+from dspex.stores.claimed import OnHold
 from dspex.stores.ledger import OPS, MemoryLedger
 from dspex.stores.log import Log
 from dspex.stores.sqlite_database import OP_SECONDS, Database
 from dspex.stores.sqlite_jobs import CommitJob
+from dspex.stores.sqlite_moving import SqliteHold
 from dspex.stores.sqlite_rows import change_since, check_texts, claims_of, metadata_of, record_of, schema_of
 from dspex.wire import (
     pack_declaration,
@@ -36,6 +38,8 @@ from dspex.wire import (
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from dspex.stores.export import Export
 
 __all__ = ["SqliteLedger"]
 
@@ -209,7 +213,7 @@ class SqliteLedger(MemoryLedger):
             start = self._snapshot()
         stage = MemoryLedger(self._lock, self.epoch, session_id=self.id, start=start, schema=self.schema)
         if self._rare is not None:
-            stage._rarely().claims.update(self._rare.claims)
+            stage._rarely().claims = self._rare.claims.copy()
             stage._rarely().tags.update(self._rare.tags)
         return stage
 
@@ -293,7 +297,8 @@ class SqliteLedger(MemoryLedger):
                 f"session '{self.id}' in {self._database.location.path} cannot be read: {error}",
                 session=self.id,
             ) from error
-        rev = max((record.rev for record in own.values()), default=0)
+        # What was left out when the session was made of a document may have been the newest.
+        rev = max([log_start, *(record.rev for record in own.values())])
         with self._lock:
             before, known = self.records, self.rev if self._epoch == epoch else rev
             self._epoch, self.rev, self.schema = epoch, rev, schema
@@ -305,7 +310,7 @@ class SqliteLedger(MemoryLedger):
                 self._log = Log((), rev)
             if tags:
                 self._rarely().tags = tags
-            if claims:
+            if claims and not isinstance(self._rarely().claims, OnHold):
                 self._rarely().claims = claims_of(claims)
             if ops:
                 self._ops_until = time.time() + OP_SECONDS
@@ -376,6 +381,14 @@ class SqliteLedger(MemoryLedger):
         log = self._log
         if not self._unread or log is None:
             return
+        whole = Log((*self.unread(execute, log), *log), self._log_start)
+        whole.bound(whole, self.rev, self.schema)
+        with self._lock:
+            self._log = whole
+            self._unread = False
+
+    def unread(self, execute: Execute, log: Log) -> list[Change]:
+        """The changes in the file that are before those in *log*."""
         newest = {name: (record.version, record.value) for name, record in self.records.items()}
         for change in reversed(log):
             newest[change.name] = change.version - 1, change.old
@@ -390,19 +403,26 @@ class SqliteLedger(MemoryLedger):
             older.append(Change(name, value, version, rev, self.epoch, source, metadata_of(why), when, old))
             newest[name] = version - 1, old
         older.reverse()
-        whole = Log((*older, *log), self._log_start)
-        whole.bound(whole, self.rev, self.schema)
-        with self._lock:
-            self._log = whole
-            self._unread = False
+        return older
+
+    # ---- moving -----------------------------------------------------------------------------------
+
+    def export(self) -> Export:
+        return self._database.alone(self._export)
+
+    def _export(self, execute: Execute) -> Export:
+        self._check_alive()
+        self._read_history(execute)
+        return self._exported(execute(sql.CREATED, (self._key,)).fetchone()[0])
+
+    def hold(self) -> SqliteHold:
+        return self._database.alone(lambda _: SqliteHold(self, self._database))
 
     # ---- handles ----------------------------------------------------------------------------------
 
-    def end(self, error: Callable[[], errors.DspexError]) -> None:
-        """From now on every look at this ledger raises *error*."""
-        self._log = None
+    def end(self, error: Callable[[], errors.DspexError]) -> Sink | None:
         self._unread = False
-        self.records = Ended(error)
+        return super().end(error)
 
     def close(self) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 __all__ = ["APPLICATION", "MIGRATIONS", "SCHEMA", "TABLES"]
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of the tables below, which a file has in its header: the `user_version`."""
 
 APPLICATION = 0x64737078
@@ -95,6 +95,13 @@ CREATE TABLE ops (
     made BLOB NOT NULL,
     UNIQUE (session, op)
 );
+
+CREATE TABLE moved (
+    id TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    there TEXT NOT NULL,
+    time REAL NOT NULL
+) WITHOUT ROWID;
 """
 """
 A value is the canonical bytes of its kind. A log row has the value before (NULL: the declared initial one);
@@ -122,7 +129,15 @@ def _nest_claims(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE flat")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_add_ops, _nest_claims)
+def _add_moved(connection: sqlite3.Connection) -> None:
+    """2 to 3: of sessions that are elsewhere now, where, and under which id."""
+    connection.execute(
+        "CREATE TABLE moved (id TEXT PRIMARY KEY, url TEXT NOT NULL, there TEXT NOT NULL, time REAL NOT "
+        "NULL) WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_add_ops, _nest_claims, _add_moved)
 """From each older version to the next; run in one transaction with the new number."""
 
 # ---- the file --------------------------------------------------------------------------------------
@@ -136,7 +151,7 @@ SET_SCHEMA = f"PRAGMA user_version = {SCHEMA}"
 
 LIST = """
 SELECT s.id, s.epoch, s.created,
-    (SELECT max(rev) FROM records WHERE session = s.key),
+    max(s.log_start, (SELECT coalesce(max(rev), 0) FROM records WHERE session = s.key)),
     (SELECT coalesce(sum(names), 0) FROM declarations WHERE session = s.key)
 FROM sessions AS s ORDER BY s.id
 """
@@ -148,6 +163,15 @@ SELECT key, epoch, log_start,
 FROM sessions WHERE id = ?
 """
 IDS = "SELECT id FROM sessions"
+REV = "SELECT coalesce(max(rev), 0) FROM records WHERE session = ?"
+CREATED = "SELECT created FROM sessions WHERE key = ?"
+USED = """
+SELECT EXISTS (SELECT 1 FROM declarations WHERE session = ?1)
+    OR EXISTS (SELECT 1 FROM tags WHERE session = ?1)
+"""
+"""
+What nobody has declared anything in can have no values and no claims either.
+"""
 CREATE = "INSERT INTO sessions (id, epoch, created) VALUES (?, ?, ?)"
 DELETE = (
     "DELETE FROM sessions WHERE key = ?",
@@ -156,6 +180,21 @@ DELETE = (
         for table in ("declarations", "records", "log", "tags", "tagged", "claims", "ops")
     ),
 )
+
+# ---- moving one --------------------------------------------------------------------------------------
+
+RESTORE = "INSERT INTO sessions (id, epoch, created, log_start) VALUES (?, ?, ?, ?)"
+RESTORE_CHANGE = """
+INSERT INTO log (session, rev, name, seq, version, time, source, metadata, old)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+RESTORE_TAGGED = """
+INSERT INTO tagged (session, label, rev, name, version, time, source, metadata, value)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+MOVED = "SELECT url, there FROM moved WHERE id = ?"
+MOVE = "INSERT OR REPLACE INTO moved (id, url, there, time) VALUES (?, ?, ?, ?)"
+UNMOVE = "DELETE FROM moved WHERE id = ?"
 
 # ---- reading one -----------------------------------------------------------------------------------
 

@@ -113,7 +113,8 @@ for make in (kinds.Embedding, kinds.Tensor, lambda: kinds.as_kind("tensor")):
     try:
         make()
     except MissingExtra as error:
-        assert "Array kinds need an extra: pip install 'dspex[arrays]'." == str(error), error
+        said = "Array kinds need the extra 'arrays': pip install 'dspex[arrays]', or '.[arrays]' in a clone."
+        assert said == str(error), error
     else:
         raise AssertionError
 assert (0.5,) == kinds.ListOf(kinds.Float()).check([0.5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from enum import Enum
 
 import attrs
 import pytest
@@ -241,6 +242,18 @@ DIFFERENT = [
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_kinds_with_other_constraints_are_different(one, other):
     assert one != other
+
+
+@pytest.mark.parametrize("cls", [Choice, ModuleChoice])
+@pytest.mark.parametrize("options", [["a", "b"], ("a",), {"a"}, Enum("Mode", {"A": "a"}), iter("ab")])
+def test_options_in_one_list_are_refused_with_how_to_give_them(cls, options):
+    with pytest.raises(InvalidDeclaration) as refused:
+        cls(options)
+    name = cls.__name__
+    assert str(refused.value).startswith(
+        f"{name}: choices must be given one by one, {name}('a', 'b'), or by name, "
+        f"{name}(choices=['a', 'b']) (got "
+    )
 
 
 REPRS = [

@@ -170,6 +170,27 @@ def test_what_means_no_kind_is_refused_with_a_sentence(spec, constraints, senten
     assert str(refused.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("spec", "instead"),
+    [
+        (Data, " Data is a dataclass: decorate it with @attrs.frozen."),
+        (
+            Optional[float],  # noqa: UP045 - as users write it
+            " A variable always has a value: let one stand for none, or list them, Choice(None, 'a').",
+        ),
+        (
+            str | None,
+            " A variable always has a value: let one stand for none, or list them, Choice(None, 'a').",
+        ),
+        (float | str, " A variable has one kind: declare one for each type."),
+    ],
+)
+def test_what_is_often_tried_is_refused_with_what_to_write(spec, instead):
+    with pytest.raises(InvalidDeclaration) as refused:
+        as_kind(spec)
+    assert str(refused.value).endswith(f").{instead}")
+
+
 def test_constraints_stay_as_they_were():
     constraints = {"item": {"kind": "float", "min": 0}}
     as_kind("list", constraints)

@@ -65,7 +65,8 @@ def test_without_any_the_sentence_tells_how_to_get_one(monkeypatch):
     assert str(caught.value) == (
         "No language model was found: set DSPEX_LM to the name of one ('openai/gpt-4o-mini'), "
         "or call dspy.configure(lm=...), "
-        "or pip install 'dspex[local]' and set DSPEX_GGUF to the path of a GGUF file."
+        "or install the extra 'local' (pip install 'dspex[local]', or '.[local]' in a clone) "
+        "and set DSPEX_GGUF to the path of a GGUF file."
     )
     with pytest.raises(NoLanguageModel):
         local()
@@ -82,12 +83,20 @@ def test_missing_packages_name_their_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(MissingExtra) as caught:
         local()
-    assert str(caught.value) == "Local language models need an extra: pip install 'dspex[local]'."
+    missing = (
+        "Local language models need the extra 'local': pip install 'dspex[local]', or '.[local]' in a clone."
+    )
+    assert missing == str(caught.value)
     monkeypatch.setitem(sys.modules, "dspy", None)
-    for use in (local, default, lambda: dspex.lm.TerseAdapter):
+    for use in (local, lambda: dspex.lm.TerseAdapter):
         with pytest.raises(MissingExtra) as caught:
             use()
-        assert str(caught.value) == "DSPy modules need an extra: pip install 'dspex[dspy]'."
+        assert (missing, "local") == (str(caught.value), caught.value.extra)
+    with pytest.raises(MissingExtra) as caught:
+        default()
+    assert str(caught.value) == (
+        "DSPy modules need the extra 'dspy': pip install 'dspex[dspy]', or '.[dspy]' in a clone."
+    )
 
 
 def test_settings_reach_the_model_and_nothing_is_cached_by_default():

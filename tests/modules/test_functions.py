@@ -78,6 +78,18 @@ def test_modules_of_a_session_are_executed_by_name():
         assert Shouting.bind(session).modules["shout"](text="a") == "a!!!!"
 
 
+def test_a_fork_calls_the_modules_of_its_session_with_its_own_values():
+    with Session() as session:
+        Shouting.bind(session)
+        FunctionModule.create(shout, store_as="shout", session=session, loudness=Shouting.loudness)
+        with session.fork({"loudness": 3.0}) as fork, fork.fork() as inner:
+            assert execute("shout", {"text": "a"}, session=fork) == "a!!!"
+            assert Shouting.bind(inner).modules["shout"](text="a") == "a!!!"
+            FunctionModule.create(lambda text: text, store_as="shout", session=fork)
+            assert execute("shout", {"text": "a"}, session=inner) == "a"
+        assert execute("shout", {"text": "a"}, session=session) == "a!!"
+
+
 def test_an_unknown_module_is_told_with_the_near_name():
     with Session("demo") as session:
         FunctionModule.create(shout, store_as="shout", session=session)

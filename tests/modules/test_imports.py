@@ -47,7 +47,8 @@ def test_without_dspy_modules_say_which_extra_is_missing(script):
         "        print(error)\n"
         "print(FunctionModule(lambda x: x + 1)(x=1))\n"
     )
-    assert said == "DSPy modules need an extra: pip install 'dspex[dspy]'.\n" * 2 + "2\n"
+    missing = "DSPy modules need the extra 'dspy': pip install 'dspex[dspy]', or '.[dspy]' in a clone.\n"
+    assert said == missing * 2 + "2\n"
 
 
 def test_all_is_sorted_and_there():

@@ -10,6 +10,18 @@ DATABASE = "dspex/stores/sqlite_database.py"
 FILE = "dspex/stores/sqlite_file.py"
 SQLITE = "dspex/stores/sqlite_ledger.py"
 LEDGER = "dspex/stores/ledger.py"
+ADDRESS = "dspex/rpc/address.py"
+AUTH = "dspex/rpc/auth.py"
+CALLS = "dspex/rpc/calls.py"
+HUBS = "dspex/rpc/hubs.py"
+INCOMING = "dspex/rpc/incoming.py"
+LINK = "dspex/rpc/link.py"
+LISTENING = "dspex/rpc/listening.py"
+OUTBOX = "dspex/rpc/outbox.py"
+PATTERNS = "dspex/rpc/patterns.py"
+REPLICA = "dspex/rpc/replica.py"
+REQUESTS = "dspex/rpc/requests.py"
+SERVICE = "dspex/rpc/service.py"
 
 STORE = "tests/stores/test_sqlite.py"
 SHARING = "tests/stores/test_sqlite_sharing.py"
@@ -17,6 +29,13 @@ ORDER = "tests/stores/test_sqlite_order.py"
 PROMISES = "tests/stores/test_sqlite_promises.py"
 MEMORY = "tests/stores/test_contract_memory.py::TestMemory"
 CONTRACT = "tests/stores/test_contract_sqlite.py::TestSqlite"
+WATCHES = "tests/rpc/test_watches.py"
+CONSISTENCY = "tests/rpc/test_consistency.py"
+RECONNECTING = "tests/rpc/test_reconnecting.py"
+JUMPS = "tests/rpc/test_jumps.py"
+INPUT = "tests/rpc/test_bad_input.py"
+WHO = "tests/rpc/test_auth.py"
+SIZES = "tests/rpc/test_sizes.py"
 
 
 @attrs.frozen
@@ -242,5 +261,249 @@ MUTANTS = (
         "        self._adopt(schema)\n"
         "        self._keep(changes)\n",
         f"{MEMORY}::test_a_sink_hears_what_is_already_so",
+    ),
+    Mutant(
+        "gap-not-seen",
+        "a client applies what comes, whatever is missing before it",
+        REPLICA,
+        "            if prev > self.rev:\n                return None\n",
+        "",
+        f"{JUMPS}::test_an_event_after_a_gap_is_not_applied",
+    ),
+    Mutant(
+        "told-twice",
+        "a client applies again what it has",
+        REPLICA,
+        "            if rev <= self.rev:\n                return False\n",
+        "",
+        f"{JUMPS}::test_an_event_that_comes_again_changes_nothing",
+    ),
+    Mutant(
+        "jump-not-told",
+        "who wants every change is not told that some are missing",
+        REPLICA,
+        "            if jump:\n",
+        "            if False:\n",
+        f"{JUMPS}::test_who_wants_every_change_is_told_that_some_are_missing",
+    ),
+    Mutant(
+        "checksum-ignored",
+        "a client never finds out that its copy is wrong",
+        REPLICA,
+        "        return messages.digest(records) == message.digest\n",
+        "        return True\n",
+        f"{JUMPS}::test_a_checksum_that_differs_is_noticed",
+    ),
+    Mutant(
+        "epoch-ignored",
+        "a client goes on in another history as if it were the same",
+        SERVICE,
+        "        if resume.epoch != ledger.epoch or resume.rev > ledger.rev:\n",
+        "        if resume.rev > ledger.rev:\n",
+        f"{INPUT}::test_s1_a_resume_from_nowhere_is_a_snapshot_that_says_so",
+    ),
+    Mutant(
+        "snapshot-then-subscribe",
+        "what is committed between the snapshot and the first event is lost",
+        SERVICE,
+        "        outbox.sent[hub] = request.resume.rev if snapshot is None else snapshot.revision.rev\n",
+        "        outbox.sent[hub] = hub.rev\n",
+        f"{WATCHES}::test_w3_what_is_too_old_is_said",
+    ),
+    Mutant(
+        "compaction-not-told",
+        "what the server has forgotten is left out",
+        SERVICE,
+        "                return pb.START_COMPACTED\n",
+        "                pass\n",
+        f"{WATCHES}::test_w3_what_is_too_old_is_said",
+    ),
+    Mutant(
+        "torn-batch",
+        "the changes of a commit are told one by one",
+        HUBS,
+        "                frames = list(messages.events(schema, channel, told.rev - 1, told.rev, changes))\n"
+        "            told.frames = frames\n",
+        "                frames = [messages.event(schema, channel, change) for change in changes]\n"
+        "            told.frames = frames\n",
+        f"{WATCHES}::test_w1_six_promises_under_disconnects",
+    ),
+    Mutant(
+        "part-applied-alone",
+        "a commit in parts is applied part by part",
+        REPLICA,
+        "            if message.more:\n                return False\n            parts",
+        "            parts",
+        "tests/rpc/test_remote.py::test_a_large_commit_arrives_whole",
+    ),
+    Mutant(
+        "double-apply",
+        "a commit that is sent again is made again",
+        SERVICE,
+        "        if op and ops is not None and op in ops:\n",
+        "        if False:\n",
+        f"{CONSISTENCY}::test_c5_a_retry_is_not_a_second_write",
+    ),
+    Mutant(
+        "not-sent-again",
+        "a commit whose answer was lost is forgotten",
+        LINK,
+        "                    outgoing.put(pending.data)\n        with self.guard:",
+        "                    pass\n        with self.guard:",
+        f"{CONSISTENCY}::test_c5_a_retry_is_not_a_second_write",
+    ),
+    Mutant(
+        "own-write-unseen",
+        "a set returns before its value can be read",
+        REPLICA,
+        "            self._apply(own, rev)\n",
+        "            pass\n",
+        f"{CONSISTENCY}::test_c4_an_own_write_is_never_read_older",
+    ),
+    Mutant(
+        "unbounded-backlog",
+        "the server keeps all commits for whoever is behind",
+        HUBS,
+        "(self._size > BACKLOG or len(ring) > HISTORY)",
+        "False",
+        f"{WATCHES}::test_w4_stopped_readers_hurt_nobody",
+    ),
+    Mutant(
+        "unbounded-buffer",
+        "commits wait in the buffer of each stream",
+        OUTBOX,
+        "            self._dirty[hub] = None\n            if self.began is None and not self.held:",
+        "            self.catch_up(hub, hub.rev)\n            if self.began is None and not self.held:",
+        f"{WATCHES}::test_w4_stopped_readers_hurt_nobody",
+    ),
+    Mutant(
+        "answers-made-at-once",
+        "large answers are made before anybody takes them",
+        OUTBOX,
+        "            self._out.append(data)\n            if self.began is None and not self.held:",
+        "            self._out.extend([data] if isinstance(data, bytes) else data)\n"
+        "            if self.began is None and not self.held:",
+        f"{SIZES}::test_large_answers_to_one_who_does_not_read_wait_unmade",
+    ),
+    Mutant(
+        "silence-not-noticed",
+        "a connection that says nothing is believed to be good",
+        LINK,
+        "now - self.heard > timers.silence:",
+        "now - self.heard > 1e9:",
+        f"{RECONNECTING}::test_w5_a_dead_connection_is_noticed_and_replaced",
+    ),
+    Mutant(
+        "stale-is-read",
+        "values are read however old they are",
+        LINK,
+        "now - self.fresh > self.address.max_staleness:",
+        "now - self.fresh > 1e9:",
+        f"{RECONNECTING}::test_w6_a_stale_value_is_not_read",
+    ),
+    Mutant(
+        "final-is-tried-again",
+        "a client asks again and again with a token that was refused",
+        LINK,
+        "            if error.code() in status.FINAL:\n",
+        "            if False:\n",
+        f"{RECONNECTING}::test_w5_a_final_answer_is_not_asked_for_again",
+    ),
+    Mutant(
+        "record-after-name",
+        "a variable is known before it has a record",
+        REPLICA,
+        "            self.live.setdefault(one.name, schema.initial[one.name])\n",
+        "            pass\n",
+        f"{RECONNECTING}::test_what_is_declared_while_a_client_is_away_has_its_initial_value",
+    ),
+    Mutant(
+        "tokens-compared-quickly",
+        "how long a refusal takes says how much of a token is right",
+        AUTH,
+        "            if hmac.compare_digest(token.digest, digest):\n",
+        "            if token.digest == digest:\n",
+        f"{WHO}::test_all_tokens_are_compared_whatever_the_first_says",
+    ),
+    Mutant(
+        "first-token-wins",
+        "how long it takes says which token it is",
+        AUTH,
+        "                found = token\n        if found",
+        "                found = token\n                break\n        if found",
+        f"{WHO}::test_all_tokens_are_compared_whatever_the_first_says",
+    ),
+    Mutant(
+        "expired-is-good",
+        "a token goes on after its end",
+        AUTH,
+        "        if token.expires is not None and time.time() >= token.expires:\n"
+        "            raise _unauthenticated()\n",
+        "",
+        f"{WHO}::test_s3_every_method_with_every_bad_credential",
+    ),
+    Mutant(
+        "grants-not-asked",
+        "whoever has a token may do all",
+        SERVICE,
+        "            caller.must(verb, session)\n",
+        "            pass\n",
+        f"{WHO}::test_s3_every_method_with_every_bad_credential",
+    ),
+    Mutant(
+        "commits-not-asked",
+        "who may watch may set",
+        CALLS,
+        '                self._caller.must("set", request.session)\n',
+        "                pass\n",
+        f"{WHO}::test_a_reader_sees_what_is_there_and_can_do_nothing",
+    ),
+    Mutant(
+        "open-to-all",
+        "a port without TLS is served",
+        LISTENING,
+        "    if not (tls and tokens):\n",
+        "    if not tokens:\n",
+        f"{WHO}::test_a_server_starts_only_where_it_is_safe",
+    ),
+    Mutant(
+        "token-in-the-clear",
+        "a client sends its token where others can read it",
+        ADDRESS,
+        "    if not safe:\n",
+        "    if False:\n",
+        f"{WHO}::test_a_token_is_not_sent_where_others_can_read_it",
+    ),
+    Mutant(
+        "unknown-fields-ignored",
+        "what a server does not know is left out of what it does",
+        REQUESTS,
+        "        _refuse_unknown(message.FromString(data))\n",
+        "        pass\n",
+        f"{INPUT}::test_a_field_that_a_server_does_not_know_is_refused",
+    ),
+    Mutant(
+        "any-pattern",
+        "a client may have the server match for ever",
+        REQUESTS,
+        "            check_patterns(plain[1])\n",
+        "            pass\n",
+        "tests/rpc/test_patterns.py::test_a_server_refuses_to_be_kept_busy",
+    ),
+    Mutant(
+        "capitals-not-seen",
+        "letters that are the same where capitals do not count are taken for others",
+        PATTERNS,
+        "            return _Cost(self._most, (self._flags | more) & ~fewer)._of(inner)\n",
+        "            return self._of(inner)\n",
+        "tests/rpc/test_patterns.py::test_what_could_take_for_ever_is_refused",
+    ),
+    Mutant(
+        "no-resume-point",
+        "a server that stops does not say how far each stream was told",
+        CALLS,
+        "            outbox.bookmarks()\n            outbox.tell(last)\n",
+        "            outbox.tell(last)\n",
+        "tests/rpc/test_stores.py::test_a_server_that_stops_says_how_far_each_stream_was_told",
     ),
 )

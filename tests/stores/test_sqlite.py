@@ -197,6 +197,7 @@ def version_0(path):
     for statement in sqlite_schema.TABLES.split(";\n"):
         connection.execute(statement)
     connection.execute("DROP TABLE ops")
+    connection.execute("DROP TABLE moved")
     connection.execute("ALTER TABLE claims DROP COLUMN ttl")
     connection.execute("INSERT INTO sessions (id, epoch, created) VALUES ('prod', 'e0', 5.0)")
     connection.execute("INSERT INTO declarations VALUES (1, 0, 1, ?)", (_declared(),))

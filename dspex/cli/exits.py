@@ -1,0 +1,37 @@
+"""What a command says by its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from dspex import errors
+
+__all__ = ["CONFLICT", "INTERRUPTED", "MEANINGS", "REFUSED", "UNAVAILABLE", "exit_code"]
+
+REFUSED = 1
+UNAVAILABLE = 3
+CONFLICT = 4
+INTERRUPTED = 130
+
+MEANINGS: Mapping[int, str] = MappingProxyType(
+    {
+        0: "done",
+        REFUSED: "refused, and nothing has changed; or `doctor` found something broken",
+        2: "no such command, option or argument",
+        UNAVAILABLE: "the store cannot be reached, opened or written right now",
+        CONFLICT: "somebody else was first: another version than expected, or a claim",
+        INTERRUPTED: "ended by Ctrl-C",
+    }
+)
+"""Every exit code, for the page about the commands."""
+
+_CODES: tuple[tuple[int, tuple[type[errors.DspexError], ...]], ...] = (
+    (UNAVAILABLE, (errors.StoreUnavailable, errors.DeadlineExceeded, errors.StaleRead)),
+    (CONFLICT, (errors.VersionConflict, errors.Claimed)),
+)
+
+
+def exit_code(error: errors.DspexError) -> int:
+    """The exit code of a command that ended with *error*."""
+    return next((code for code, kinds in _CODES if isinstance(error, kinds)), REFUSED)

@@ -1,0 +1,153 @@
+"""
+How values, records and changes look: to people, to `dspex set`, and in JSON.
+
+No secret is in any of it: every way from a value to text goes through here, and asks its kind.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from dspex import errors
+from dspex.changes import Change
+from dspex.commits import Declaration
+from dspex.kinds import Kind
+from dspex.kinds.plain import thaw
+from dspex.records import Record
+
+__all__ = [
+    "as_json",
+    "as_typed",
+    "change_json",
+    "change_line",
+    "clock",
+    "date",
+    "declaration_json",
+    "record_json",
+    "short",
+    "why",
+]
+
+Kinds = Mapping[str, Kind[Any]]
+
+WIDTH = 60
+"""Characters of a value in a line or a table."""
+
+
+# ---- values ------------------------------------------------------------------------------------------
+
+
+def short(kind: Kind[Any], value: Any) -> str:
+    """*value* for a line."""
+    text = kind.show(value)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+
+
+def as_typed(kind: Kind[Any], value: Any) -> str:
+    """*value* in full, as `dspex set` reads it back; of a secret nothing."""
+    if kind.secret:
+        return kind.show(value)
+    if isinstance(value, str) and _means(kind, value):
+        return value
+    return json.dumps(_plain(kind, value), default=_odd, ensure_ascii=False)
+
+
+def _means(kind: Kind[Any], text: str) -> bool:
+    try:
+        meant = kind.parse(text)
+    except (errors.InvalidValue, errors.LimitExceeded):
+        return False
+    return type(meant) is type(text) and bool(meant == text)
+
+
+def as_json(kind: Kind[Any], value: Any) -> Any:
+    """*value* as JSON has it; null for a secret."""
+    return None if kind.secret else _finite(_plain(kind, value))
+
+
+def _plain(kind: Kind[Any], value: Any) -> Any:
+    # An array is nested lists here, as its kind reads them, and not the bytes that travel.
+    return value.tolist() if hasattr(value, "tolist") else kind.dump(value)
+
+
+def _finite(plain: Any) -> Any:
+    """*plain* without what JSON does not have: bytes as base64, NaN and infinities as their names."""
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return "NaN" if math.isnan(plain) else "Infinity" if plain > 0 else "-Infinity"
+    if isinstance(plain, list | tuple):
+        return [_finite(item) for item in plain]
+    if isinstance(plain, Mapping):
+        return {key: _finite(item) for key, item in plain.items()}
+    return _odd(plain) if isinstance(plain, bytes | complex) else plain
+
+
+def _odd(plain: Any) -> Any:
+    if isinstance(plain, bytes):
+        return {"base64": base64.b64encode(plain).decode("ascii")}
+    return [_finite(plain.real), _finite(plain.imag)]
+
+
+# ---- records and changes -----------------------------------------------------------------------------
+
+
+def record_json(kind: Kind[Any], record: Record) -> dict[str, Any]:
+    """*record*; what an initial value does not have is null."""
+    was_set = record.version > 0
+    return {
+        "name": record.name,
+        "value": as_json(kind, record.value),
+        **({"secret": True} if kind.secret else {}),
+        "version": record.version,
+        "revision": str(record.revision) if was_set else None,
+        "source": record.source,
+        "metadata": None if record.metadata is None else _finite(thaw(record.metadata)),
+        "time": record.time if was_set else None,
+    }
+
+
+def change_json(kind: Kind[Any], change: Change) -> dict[str, Any]:
+    """*change*: its record, and what was before."""
+    return {**record_json(kind, change), "old": as_json(kind, change.old)}
+
+
+def declaration_json(declared: Declaration) -> dict[str, Any]:
+    """What was declared of a variable."""
+    kind = declared.kind
+    return {
+        "kind": _finite(kind.describe()),
+        "initial": as_json(kind, declared.initial),
+        "description": declared.description,
+        "owner": declared.owner,
+    }
+
+
+def change_line(kind: Kind[Any], change: Change) -> str:
+    """*change* for people."""
+    by = f" by {change.source}" if change.source else ""
+    reason = why(change)
+    old, new = short(kind, change.old), short(kind, change.value)
+    return f"{change.name} {old} -> {new}{by}{f': {reason}' if reason else ''}"
+
+
+def why(record: Record) -> str:
+    """The metadata of *record*: the reason if that is all, else as JSON."""
+    if not record.metadata:
+        return ""
+    if set(record.metadata) == {"reason"}:
+        return str(record.metadata["reason"])
+    return json.dumps(_finite(thaw(record.metadata)), ensure_ascii=False)
+
+
+def clock(seconds: float) -> str:
+    """The time of day, here."""
+    return f"{datetime.fromtimestamp(seconds).astimezone():%H:%M:%S}"
+
+
+def date(seconds: float) -> str:
+    """Day and time, here; nothing for what was never set."""
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}" if seconds else ""

@@ -1,0 +1,128 @@
+"""A copy that goes over commits which nobody can tell any more, and watchers that want all of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from proxy import Proxy
+
+from dspex import LimitExceeded, Session
+from dspex.dispatch import Fanout
+from dspex.stores import base
+
+needs_lost = pytest.mark.skipif(not hasattr(Fanout, "lost"), reason="the dispatcher cannot be told of jumps")
+
+
+@pytest.fixture
+def proxied(server, tmp_path):
+    with Proxy(server.listen.removeprefix("unix://"), str(tmp_path / "proxy")) as proxy:
+        yield proxy
+
+
+@needs_lost
+def test_who_wants_every_change_is_told_that_some_are_missing(
+    server, proxied, remote, demo, *, monkeypatch, eventually
+):
+    monkeypatch.setattr(base, "HISTORY", 8)
+    monkeypatch.setattr("dspex.stores.log.LENGTH", 24)
+    session = demo(remote(proxied.url, max_staleness=math.inf))
+    every = session.watch("n", print, mode="all")
+    newest = []
+    session.watch("n", newest.append)
+    with Session("demo", store=server.store) as beneath:
+        proxied.refuse = True
+        proxied.reset()
+        for number in range(1, 200):
+            beneath.set("n", number)
+        proxied.refuse = False
+        eventually(lambda: newest and newest[-1].value == 199, "the newest change")
+        eventually(lambda: every.closed, "the watch of all changes is closed")
+    assert isinstance(every.last_error, LimitExceeded)
+    assert len(newest) == 1
+
+
+@needs_lost
+def test_a_watch_goes_on_in_another_history(tmp_path, serving, remote, demo, eventually):
+    listen = f"unix://{tmp_path}/again"
+    first = serving(listen=listen)
+    session = demo(remote(first.url, max_staleness=math.inf))
+    for number in range(50):
+        session.set("n", number)
+    told = []
+    session.watch("n", told.append)
+    first.stop(0)
+    serving(listen=listen)
+    eventually(lambda: session.ledger.status == "LIVE" and session.revision.rev < 50, "another history")
+    eventually(lambda: [change.value for change in told] == [0], "the value that it begins with")
+    eventually(lambda: session.variables and _may_set(session), "the variables are declared again")
+    eventually(lambda: told[-1].value == 7, "a change in the other history")
+
+
+def _may_set(session):
+    try:
+        session.set("n", 7)
+    except LookupError:
+        return False
+    return True
+
+
+def _copy():
+    """A copy at revision 3, which nobody keeps up to date but the test."""
+    from dspex import Integer
+    from dspex.rpc import messages
+    from dspex.rpc.address import Address
+    from dspex.rpc.extra import pb
+    from dspex.rpc.link import Link
+    from dspex.rpc.remote import RemoteLedger
+    from dspex.stores import MemoryStore
+
+    source = Session("s", store=MemoryStore())
+    source.register("n", Integer(), initial=0)
+    for number in range(10):
+        source.set("n", number)
+    changes = source.history()
+    copy = RemoteLedger(Link(Address.parse("grpc+unix:///nowhere")), None, "s", create=True)
+    copy.handles = 1
+    (opened,) = messages.opened(
+        "s",
+        1,
+        pb.START_SNAPSHOT,
+        (source.revision.epoch, 3),
+        schema=source.ledger.schema,
+        records=changes[2:3],
+    )
+    assert copy.opened(opened)
+
+    def event(*revs, prev):
+        told = [changes[rev - 1] for rev in revs]
+        (frame,) = messages.events(source.ledger.schema, 1, prev, revs[-1], told)
+        return pb.Down.FromString(frame).items[0].event
+
+    return copy, event
+
+
+def test_an_event_that_comes_again_changes_nothing():
+    copy, event = _copy()
+    assert (copy.event(event(4, prev=3)), copy.rev) == (False, 4)
+    for again in (4, 3, 1):
+        assert (copy.event(event(again, prev=again - 1)), copy.rev) == (False, 4)
+    assert copy.records["n"].value == 3
+
+
+def test_an_event_after_a_gap_is_not_applied():
+    copy, event = _copy()
+    assert copy.event(event(6, prev=5)) is None
+    assert (copy.rev, copy.records["n"].value) == (3, 2)
+
+
+def test_a_checksum_that_differs_is_noticed():
+    from dspex.rpc import messages
+    from dspex.rpc.extra import pb
+
+    copy, _ = _copy()
+    right = messages.digest(copy.records.values())
+    assert copy.agrees(pb.Bookmark(rev=3, digest=right))
+    assert copy.agrees(pb.Bookmark(rev=2, digest=right + 1))
+    assert not copy.agrees(pb.Bookmark(rev=3, digest=right ^ 1))
+    assert not copy.agrees(pb.Bookmark(rev=4, digest=right))

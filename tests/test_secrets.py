@@ -1,0 +1,71 @@
+"""What a `Secret` holds is in nothing that is printed: no repr, no sentence, no log."""
+
+import pytest
+
+from dspex import DspexError, Secret
+
+SECRETS = ("hunter22", "sesame open")
+
+
+@pytest.fixture
+def opened(session):
+    session.register("key", Secret(max_length=12), initial="sesame open")
+    session.set("key", "hunter22", {"why": "rotation"})
+    return session
+
+
+SHOWN = {
+    "session": lambda s: s,
+    "record": lambda s: s.record("key"),
+    "change": lambda s: s.set("key", "hunter22"),
+    "receipt": lambda s: s.update({"key": "hunter22"}),
+    "history": lambda s: s.history("key"),
+    "snapshot": lambda s: s.snapshot(),
+    "records of a snapshot": lambda s: s.snapshot().records,
+    "declaration": lambda s: s.variables["key"],
+    "change of a batch": lambda s: s.batch().add("key", "hunter22", None, None, None),
+    "fork": lambda s: s.fork({"key": "hunter22"}).snapshot(),
+    "signal": lambda s: s.signal("key"),
+}
+
+
+@pytest.mark.parametrize("what", SHOWN)
+def test_a_secret_is_in_no_repr(opened, what):
+    shown = SHOWN[what](opened)
+    for text in (repr(shown), str(shown), f"{[shown]}"):
+        assert not [secret for secret in SECRETS if secret in text]
+
+
+def test_a_secret_is_in_no_sentence(opened):
+    calls = [
+        lambda: opened.set("key", "hunter22" * 9),
+        lambda: opened.set("key", "hunter22", expect=9),
+        lambda: opened.rollback("key", 9),
+        lambda: opened.register("key", Secret(), initial="hunter22"),
+        lambda: opened.register("other", Secret(max_length=3), initial="hunter22"),
+        lambda: opened.update({"key": "hunter22", "nowhere": 1}),
+    ]
+    opened.claim(["key"], owner="me", ttl=60)
+    calls.append(lambda: opened.set("key", "hunter22"))
+    for call in calls:
+        with pytest.raises(DspexError) as refused:
+            call()
+        text = f"{refused.value} {refused.value!r} {refused.value.facts}"
+        assert not [secret for secret in SECRETS if secret in text]
+
+
+def test_a_secret_is_in_no_log(opened, caplog):
+    def broken(change):
+        raise RuntimeError("broken")
+
+    opened.watch("key", broken)
+    opened.set("key", "hunter22")
+    assert len(caplog.records) == 1
+    assert not [secret for secret in SECRETS if secret in caplog.text]
+
+
+def test_the_value_of_a_secret_is_still_the_secret(opened):
+    assert (opened.get("key"), opened.snapshot()["key"]) == ("hunter22", "hunter22")
+    assert f"Bearer {opened.get('key')}" == "Bearer hunter22"
+    assert isinstance(opened.get("key"), str)
+    assert opened.history("key")[-1].new == "hunter22"
