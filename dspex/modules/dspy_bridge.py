@@ -78,7 +78,9 @@ _more = {"MultiChainComparison": ("completions",)}
 @lru_cache(maxsize=256)
 def _inputs(kind: str, signature: Any) -> Inputs:
     """The inputs of a module that DSPy makes of *signature*."""
-    fields = dspy.ensure_signature(signature).input_fields
+    checked = dspy.ensure_signature(signature)
+    assert checked is not None  # it was given one
+    fields = checked.input_fields
     more = _more.get(kind, ())
     needed = [
         name
