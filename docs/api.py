@@ -12,7 +12,17 @@ from typing import Any
 
 from dspex import DspexError, Kind
 
-PUBLIC = ("dspex", "dspex.modules", "dspex.lm", "dspex.stores", "dspex.rpc", "dspex.moving", "dspex.testing")
+PUBLIC = (
+    "dspex",
+    "dspex.modules",
+    "dspex.lm",
+    "dspex.stores",
+    "dspex.rpc",
+    "dspex.moving",
+    "dspex.evaluation",
+    "dspex.optimizers",
+    "dspex.testing",
+)
 """What users import from; all that its `__all__` names is on the page."""
 
 GIVEN = (
@@ -109,7 +119,8 @@ def _section(title: str, names: Named, classes: set[type]) -> str:
         if not callable(one):
             lines.append(_line(name, _constant(name)))
             continue
-        lines.append(_line(name if name in MADE else _called(name, one), _summary(one)))
+        plain = name in MADE or not (inspect.isclass(one) or inspect.isroutine(one))
+        lines.append(_line(name if plain else _called(name, one), _summary(one)))
         if inspect.isclass(one):
             known = {key for parent in one.__mro__[1:] if parent in classes for key in dir(parent)}
             lines += [

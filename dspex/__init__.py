@@ -13,10 +13,12 @@ from dspex.errors import (
     InvalidName,
     InvalidValue,
     LimitExceeded,
+    MetricFailed,
     MissingExtra,
     NoLanguageModel,
     PermissionDenied,
     PoolSaturated,
+    RuleBroken,
     SessionClosed,
     SessionExists,
     SessionMoved,
@@ -50,6 +52,8 @@ from dspex.kinds import (
 )
 from dspex.program import Program, defprogram
 from dspex.records import Record, Revision, SessionInfo, Snapshot
+from dspex.rollouts import Guard, Rollout
+from dspex.rules import rule
 from dspex.runs import Run
 from dspex.session import Session
 from dspex.stores import open_store
@@ -67,6 +71,7 @@ __all__ = [
     "DspexError",
     "Embedding",
     "Float",
+    "Guard",
     "Integer",
     "InvalidAssignment",
     "InvalidCall",
@@ -76,6 +81,7 @@ __all__ = [
     "Kind",
     "LimitExceeded",
     "ListOf",
+    "MetricFailed",
     "MissingExtra",
     "ModuleChoice",
     "NoLanguageModel",
@@ -85,6 +91,8 @@ __all__ = [
     "Prompt",
     "Record",
     "Revision",
+    "Rollout",
+    "RuleBroken",
     "Run",
     "Secret",
     "Session",
@@ -112,6 +120,7 @@ __all__ = [
     "defprogram",
     "defvariable",
     "open_store",
+    "rule",
 ]
 
 __version__ = "0.1.0"

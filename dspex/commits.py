@@ -14,7 +14,22 @@ from dspex.changes import Change
 from dspex.kinds import Kind
 from dspex.records import Record, Revision, check_name
 
-__all__ = ["ClaimRequest", "Commit", "Declaration", "Receipt", "Schema", "Write"]
+__all__ = ["ClaimRequest", "Commit", "Condition", "Declaration", "Receipt", "Schema", "Write"]
+
+
+@attrs.frozen
+class Condition:
+    """That a variable matters only while another one has one of some values."""
+
+    name: str
+    """The other variable, as it is called in the session."""
+    values: tuple[Any, ...]
+    """As its kind stores them."""
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether the other variable has one of them in *values*."""
+        value = values.get(self.name)
+        return any(type(one) is type(value) and one == value for one in self.values)
 
 
 @attrs.frozen
@@ -28,6 +43,10 @@ class Declaration:
     description: str = ""
     owner: str = ""
     """The program class that declares it; empty for `Session.register`."""
+    tunable: bool = True
+    """Whether an optimizer may search for a better value."""
+    when: Condition | None = None
+    """When the variable matters at all; an optimizer leaves it alone otherwise."""
 
 
 class Schema:
@@ -137,6 +156,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     """The claim under which this commit is made."""
     op: str | None = None
     """Names the commit: a second one with the same op is answered like the first, and does nothing."""
+    given: tuple[tuple[str, int], ...] = ()
+    """Variables that are not written but must have these versions; the commit fails when one has another."""
 
     def replacing(self, **fields: Any) -> Self:
         """The same commit with other *fields*."""

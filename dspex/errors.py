@@ -22,10 +22,12 @@ __all__ = [
     "InvalidName",
     "InvalidValue",
     "LimitExceeded",
+    "MetricFailed",
     "MissingExtra",
     "NoLanguageModel",
     "PermissionDenied",
     "PoolSaturated",
+    "RuleBroken",
     "SessionClosed",
     "SessionExists",
     "SessionMoved",
@@ -136,6 +138,14 @@ class UnknownModule(DspexError, LookupError, code="UNKNOWN_MODULE"):
 
 class UnknownRevision(DspexError, LookupError, code="UNKNOWN_REVISION"):
     """A version, revision or tag that the bounded history does not have, or no longer has."""
+
+
+class RuleBroken(DspexError, ValueError, code="RULE_BROKEN"):
+    """Values that a rule of their program does not let come together."""
+
+
+class MetricFailed(DspexError, code="METRIC_FAILED"):
+    """A metric raised, or gave something that is no finite score."""
 
 
 class VariableConflict(DspexError, code="VARIABLE_CONFLICT"):
@@ -284,6 +294,11 @@ def unknown_variable(owner: str, name: object, known: Collection[str]) -> Unknow
     else:
         why = ": nothing is declared there yet. Bind a program to it, or register() a variable."
     return UnknownVariable(f"{owner} has no variable {shown(name, 80)}{why}", owner=owner, name=name)
+
+
+def rule_broken(rule: str, said: str, session: str) -> RuleBroken:
+    """*rule* said why not."""
+    return RuleBroken(f"{said} (rule {rule}, session '{session}')", rule=rule, said=said, session=session)
 
 
 def missing_extra(what: str, extra: str) -> MissingExtra:

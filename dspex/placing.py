@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex import errors
 from dspex.locks import ForkSafeLock
+from dspex.rules import abide
 from dspex.stores import Ledger, MemoryStore, Store, open_store, refusals
 from dspex.stores.base import ClosedLedger, Hold
 from dspex.watching import Watching
@@ -126,6 +127,7 @@ class Placing(Watching):
 
     def _place(self, source: Ledger, target: Ledger) -> None:
         """Take this handle from *source* to *target*, while nobody commits to either."""
+        abide(target, source.rules)
         rare = self._rarely()
         left = rare.unsubscribe
         arrived = _nothing if self._fanout is None else target.subscribe(self._fanout)

@@ -15,6 +15,7 @@ from dspex.commits import Declaration
 from dspex.dispatch import Push
 from dspex.kinds import ModuleChoice, as_kind
 from dspex.records import check_name
+from dspex.rules import Rule, first_refusal
 from dspex.variables import Variable
 
 if TYPE_CHECKING:
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
 
     from dspex.program import Program, ProgramType
 
-__all__ = ["Plan", "Subprogram", "check_annotations", "check_body", "check_inherited", "defprogram"]
+__all__ = [
+    "Plan",
+    "Subprogram",
+    "check_annotations",
+    "check_body",
+    "check_conditions",
+    "check_inherited",
+    "check_rules",
+    "defprogram",
+    "rules_of",
+]
 
 P = TypeVar("P", bound="Program")
 
@@ -123,6 +134,57 @@ def check_inherited(name: str, mro: tuple[type, ...]) -> None:
                 )
 
 
+def check_conditions(name: str, variables: Mapping[str, Variable[Any]]) -> None:
+    """Refuse conditions on what the program does not have, on values that cannot be, and on each other."""
+    for key, variable in variables.items():
+        seen = {key}
+        one = variable
+        while one.when is not None:
+            other, values = one.when
+            declared = variables.get(other.name)
+            if declared is None:
+                raise errors.InvalidDeclaration(
+                    f"{name}.{key}: when= names {errors.shown(other.name, 60)}, which is no variable of "
+                    f"{name}.{errors.did_you_mean(other.name, variables)}",
+                    name=key,
+                )
+            for value in values:
+                if not declared.kind.takes(value):
+                    raise errors.InvalidDeclaration(
+                        f"{name}.{key}: when= names the value {errors.shown(value, 60)}, which "
+                        f"{name}.{other.name} can never have: it is {declared.kind!r}.",
+                        name=key,
+                    )
+            if other.name in seen:
+                raise errors.InvalidDeclaration(
+                    f"{name}.{key}: its when= leads back to {other.name}.", name=key
+                )
+            seen.add(other.name)
+            one = declared
+
+
+def rules_of(cls: type, declared: Mapping[str, Any]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules of a class and its parents; the same, and those of the programs inside."""
+    body = {key: one for base in reversed(cls.__mro__) for key, one in vars(base).items()}
+    own = tuple(one for one in body.values() if isinstance(one, Rule))
+    inner = [
+        one.under(f"{key}.")
+        for key, sub in declared.items()
+        if isinstance(sub, Subprogram)
+        for one in sub.program._rules
+    ]
+    return own, (*own, *inner)
+
+
+def check_rules(name: str, variables: Mapping[str, Variable[Any]], rules: tuple[Rule, ...]) -> None:
+    """Refuse initial values that a rule is against: no session could begin."""
+    broken = first_refusal(rules, {key: one.initial for key, one in variables.items()})
+    if broken is not None:
+        raise errors.InvalidDeclaration(
+            f"{name}: the initial values break the rule {broken[0].name}: {broken[1]}", rule=broken[0].name
+        )
+
+
 def check_annotations(cls: type, declared: Mapping[str, Any]) -> None:
     """Refuse an annotation beside a declaration that says something else."""
     for key in vars(cls).get("__annotations__", {}).keys() & declared.keys():
@@ -181,6 +243,8 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     """Prefix, slot and class of every program inside."""
     slip: Callable[[str], str | None]
     """The variable that somebody means who assigns another name; None where that is a name of its own."""
+    rules: tuple[Rule, ...]
+    """What may not be set together."""
 
     @classmethod
     def of(cls, program: ProgramType, prefix: str) -> Plan:
@@ -208,6 +272,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
                 if isinstance(one, Subprogram)
             ),
             functools.lru_cache(maxsize=256)(lambda name: errors.slip_of(name, program.declared)),
+            tuple(one.under(prefix) if prefix else one for one in program._own_rules),
         )
 
 

@@ -14,12 +14,17 @@ from dspex.plans import (
     Subprogram,
     check_annotations,
     check_body,
+    check_conditions,
     check_inherited,
+    check_rules,
     defprogram,
+    rules_of,
 )
 from dspex.records import Snapshot
+from dspex.rules import Rule, abide
 from dspex.runs import Run
 from dspex.session import Session
+from dspex.spaces.searchable import Searchable
 from dspex.variables import Variable
 
 __all__ = ["Program", "ProgramType", "defprogram"]
@@ -43,6 +48,10 @@ class ProgramType(type):
     """Variables and programs by attribute, parents first, in the order of declaration."""
     variables: Mapping[str, Variable[Any]]
     """All variables of the tree, by the names that they have in a session."""
+    _own_rules: tuple[Rule, ...]
+    """The rules of the class and its parents."""
+    _rules: tuple[Rule, ...]
+    """The same, and those of the programs inside."""
     _plans: dict[str, Plan]
 
     def __new__(mcls, name: str, bases: tuple[type, ...], body: dict[str, Any], **keywords: Any) -> Any:
@@ -65,6 +74,11 @@ class ProgramType(type):
             else:
                 for inner, variable in value.program.variables.items():
                     variables[f"{key}.{inner}"] = variable.scoped(cls, f"{key}.{inner}")
+        own_rules, rules = rules_of(cls, declared)
+        check_conditions(name, variables)
+        check_rules(name, variables, own_rules)
+        type.__setattr__(cls, "_own_rules", own_rules)
+        type.__setattr__(cls, "_rules", rules)
         type.__setattr__(cls, "declared", MappingProxyType(declared))
         type.__setattr__(cls, "variables", MappingProxyType(variables))
         type.__setattr__(cls, "_plans", {})
@@ -74,7 +88,7 @@ class ProgramType(type):
 
         def __call__(cls, session: Session | None = None, *inputs: Any, **values: Any) -> Any:
             if inputs or values:
-                raise _no_values(cls, inputs, values)
+                raise runs.no_values(cls, inputs, values)
             return _bind(cls, Session() if session is None else session, "")
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -117,7 +131,7 @@ else:
     _either = _Either
 
 
-class Program(metaclass=ProgramType):
+class Program(Searchable, metaclass=ProgramType):
     """
     The parent of every program.
 
@@ -129,6 +143,8 @@ class Program(metaclass=ProgramType):
 
     declared: ClassVar[Mapping[str, Variable[Any] | Subprogram[Any]]]
     variables: ClassVar[Mapping[str, Variable[Any]]]
+    _own_rules: ClassVar[tuple[Rule, ...]]
+    _rules: ClassVar[tuple[Rule, ...]]
 
     session: Session
     """The session that the program is bound to."""
@@ -348,15 +364,6 @@ def _pinned_for_good(program: Program, name: str, pin: Snapshot) -> errors.Inval
     )
 
 
-def _no_values(cls: type, inputs: tuple[Any, ...], values: Mapping[str, Any]) -> errors.InvalidCall:
-    given = ", ".join([*(errors.shown(one, 40) for one in inputs), *(f"{name}=…" for name in values)])
-    return errors.InvalidCall(
-        f"{cls.__name__}(session) binds a program and takes no values (got {given}). Set them in the session "
-        "or on the bound program; inputs go to run(…).",
-        program=cls.__name__,
-    )
-
-
 def _plan(cls: ProgramType, prefix: str) -> Plan:
     # Two threads may make one at the same time; all use that of the first.
     return cls._plans.get(prefix) or cls._plans.setdefault(prefix, Plan.of(cls, prefix))
@@ -369,6 +376,7 @@ def _bind(cls: Any, session: Session, prefix: str) -> Any:
     except AttributeError:
         runs.checked(session)  # here, because binding is fast
         raise
+    abide(session.ledger, plan.rules)
     program = object.__new__(plan.leaf)
     _set_session(program, session)
     _set_plan(program, plan)

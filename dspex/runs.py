@@ -18,7 +18,7 @@ from dspex.session import Session
 if TYPE_CHECKING:
     from dspex.program import Program
 
-__all__ = ["Run", "arecorded", "arun", "checked", "ready", "recorded", "run"]
+__all__ = ["Run", "arecorded", "arun", "checked", "no_values", "ready", "recorded", "run"]
 
 
 @attrs.frozen
@@ -83,6 +83,16 @@ def checked(session: Any) -> Session:
     if not isinstance(session, Session):
         raise errors.InvalidValue.expecting("a Session", errors.shown(session, 80)).at("session") from None
     return session
+
+
+def no_values(cls: type, inputs: tuple[Any, ...], values: Mapping[str, Any]) -> errors.InvalidCall:
+    """What to say to somebody who gives values where a program is bound."""
+    given = ", ".join([*(errors.shown(one, 40) for one in inputs), *(f"{name}=…" for name in values)])
+    return errors.InvalidCall(
+        f"{cls.__name__}(session) binds a program and takes no values (got {given}). Set them in the session "
+        "or on the bound program; inputs go to run(…).",
+        program=cls.__name__,
+    )
 
 
 def run(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None) -> Any:

@@ -18,14 +18,16 @@ from dspex.commits import ClaimRequest, Commit, Declaration, Receipt, Write
 from dspex.kinds import Kind, as_kind
 from dspex.placing import Placing, placed
 from dspex.records import Record, Revision, Snapshot, check_name
+from dspex.rules import make_ruled
 from dspex.stores import Ledger, MemoryLedger, MemoryStore, Store, open_store
 from dspex.stores.base import ClosedLedger, Ended
+from dspex.trying import Trying
 from dspex.variables import MISSING, checked_initial
 
 __all__ = ["Session"]
 
 
-class Session(Placing, AsyncVerbs):
+class Session(Placing, AsyncVerbs, Trying):
     """
     A handle on the values of a set of variables; not a chat history.
 
@@ -205,7 +207,8 @@ class Session(Placing, AsyncVerbs):
             The change. Inside `batch()` it is provisional, with revision 0, until the batch ends.
 
         Raises:
-            InvalidValue, UnknownVariable, VersionConflict, Claimed, LimitExceeded, SessionClosed.
+            InvalidValue, UnknownVariable, VersionConflict, Claimed, RuleBroken, LimitExceeded,
+            SessionClosed.
         """
         if source is not None:
             check_source(source)
@@ -214,8 +217,10 @@ class Session(Placing, AsyncVerbs):
         fanout = self._fanout
         if fanout is not None and fanout.depth:
             fanout.admit()
+        ledger = self._ledger
         try:
-            return self._ledger.put(name, value, metadata, self._source if source is None else source, expect)
+            if not ledger.rules:
+                return ledger.put(name, value, metadata, self._source if source is None else source, expect)
         except errors.Claimed:
             if active_token(self) is None:
                 raise
@@ -342,7 +347,7 @@ class Session(Placing, AsyncVerbs):
             source=self._source if commit.source is None else commit.source,
             token=commit.token if commit.token is not None else active_token(self),
         )
-        return self._followed(lambda ledger: ledger.commit(made))
+        return self._followed(lambda ledger: make_ruled(self, ledger, made))
 
     # ---- forks ------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from dspex import errors
 from dspex.changes import ChangeSignal
-from dspex.commits import Declaration
+from dspex.commits import Condition, Declaration
 from dspex.kinds import Kind, ModuleChoice, as_kind
 from dspex.locks import ForkSafeLock
 
@@ -22,6 +22,9 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _self: "<missing>"})()
 """Stands for an argument that was not given, where None could be."""
 
 
+When = tuple[Any, ...]
+"""How `when=` is written: a variable, then values."""
+
 _making = ForkSafeLock()
 
 
@@ -33,9 +36,17 @@ class Variable(Generic[T]):
     the instance that the session writes to. Nothing of this class runs when a program reads.
     """
 
-    __slots__ = ("_changed", "_origin", "description", "initial", "kind", "name", "owner")
+    __slots__ = ("_changed", "_origin", "description", "initial", "kind", "name", "owner", "tunable", "when")
 
-    def __init__(self, kind: Kind[Any], initial: Any, description: str = "") -> None:
+    def __init__(
+        self,
+        kind: Kind[Any],
+        initial: Any,
+        description: str = "",
+        *,
+        tunable: bool = True,
+        when: tuple[Variable[Any], tuple[Any, ...]] | None = None,
+    ) -> None:
         self.name = ""
         """As it is called on its class, or with the names of the programs between: `retriever.k`."""
         self.owner: type | None = None
@@ -45,12 +56,22 @@ class Variable(Generic[T]):
         """As the kind stores it."""
         self.description = description
         """What it is for, in the words of its declaration."""
+        self.tunable = tunable
+        """Whether an optimizer may search for a better value."""
+        self.when = when
+        """The variable of the same program, and its values, with which this one matters; None for always."""
         self._changed: ChangeSignal | None = None
         self._origin: Variable[T] | None = None
 
     def scoped(self, owner: type, name: str) -> Variable[T]:
         """The same variable as *owner* sees it, which composes the program that declares it."""
-        scoped: Variable[T] = Variable(self.kind, self.initial, self.description)
+        when = self.when
+        if when is not None:
+            other = when[0]
+            when = other.scoped(owner, name.removesuffix(self.name) + other.name), when[1]
+        scoped: Variable[T] = Variable(
+            self.kind, self.initial, self.description, tunable=self.tunable, when=when
+        )
         scoped.owner, scoped.name, scoped._origin = owner, name, self
         return scoped
 
@@ -76,7 +97,9 @@ class Variable(Generic[T]):
     def declaration(self, prefix: str = "") -> Declaration:
         """What a session is told of it when its program is bound under *prefix*."""
         owner = self.owner.__name__ if self.owner is not None else ""
-        return Declaration(prefix + self.name, self.kind, self.initial, self.description, owner)
+        when = None if self.when is None else Condition(prefix + self.when[0].name, self.when[1])
+        name, words = prefix + self.name, self.description
+        return Declaration(name, self.kind, self.initial, words, owner, self.tunable, when)
 
     def __repr__(self) -> str:
         return f"<Variable {self}: {self.kind!r} initial={self.kind.show(self.initial)}>"
@@ -96,12 +119,16 @@ class Variable(Generic[T]):
 
 @overload
 def defvariable(
-    kind: ModuleChoice, *, initial: str, description: str = ...
+    kind: ModuleChoice, *, initial: str, description: str = ..., tunable: bool = ..., when: When | None = ...
 ) -> Variable[Callable[..., Any]]: ...
 @overload
-def defvariable(kind: Kind[T], *, initial: T, description: str = ...) -> Variable[T]: ...
+def defvariable(
+    kind: Kind[T], *, initial: T, description: str = ..., tunable: bool = ..., when: When | None = ...
+) -> Variable[T]: ...
 @overload
-def defvariable(kind: type[T], *, initial: T, description: str = ...) -> Variable[T]: ...
+def defvariable(
+    kind: type[T], *, initial: T, description: str = ..., tunable: bool = ..., when: When | None = ...
+) -> Variable[T]: ...
 @overload
 def defvariable(
     kind: Literal["module"],
@@ -109,9 +136,18 @@ def defvariable(
     initial: str,
     constraints: Mapping[str, Any] | None = ...,
     description: str = ...,
+    tunable: bool = ...,
+    when: When | None = ...,
 ) -> Variable[Callable[..., Any]]: ...
 @overload
-def defvariable(kind: _SpecialForm, *, initial: Any, description: str = ...) -> Variable[Any]: ...
+def defvariable(
+    kind: _SpecialForm,
+    *,
+    initial: Any,
+    description: str = ...,
+    tunable: bool = ...,
+    when: When | None = ...,
+) -> Variable[Any]: ...
 @overload
 def defvariable(
     kind: str,
@@ -119,6 +155,8 @@ def defvariable(
     initial: Any,
     constraints: Mapping[str, Any] | None = ...,
     description: str = ...,
+    tunable: bool = ...,
+    when: When | None = ...,
 ) -> Variable[Any]: ...
 def defvariable(
     kind: Any,
@@ -126,6 +164,8 @@ def defvariable(
     initial: Any = MISSING,
     constraints: Mapping[str, Any] | None = None,
     description: str = "",
+    tunable: bool = True,
+    when: When | None = None,
     **unknown: Any,
 ) -> Variable[Any]:
     """
@@ -137,6 +177,10 @@ def defvariable(
         initial: The value in a session in which nobody has set it.
         constraints: For a kind given by name.
         description: What it is for; optimizers and people read it.
+        tunable: Whether an optimizer may search for a better value.
+        when: A variable of the same class and one or more of its values, `(strategy, "ReAct")`: the variable
+            matters only while that one has one of these. It can always be read and set; optimizers leave it
+            alone meanwhile.
 
     Raises:
         InvalidDeclaration: The kind cannot be made, or refuses the initial value.
@@ -148,7 +192,23 @@ def defvariable(
     if initial is MISSING:
         raise errors.InvalidDeclaration("defvariable() needs an initial value: defvariable(…, initial=…).")
     made = as_kind(kind, constraints)
-    return Variable(made, checked_initial(made, initial), description)
+    stored = checked_initial(made, initial)
+    return Variable(made, stored, description, tunable=tunable, when=None if when is None else _when(when))
+
+
+def _when(when: When) -> tuple[Variable[Any], tuple[Any, ...]]:
+    if not isinstance(when, tuple) or len(when) < 2 or not isinstance(when[0], Variable):
+        raise errors.InvalidDeclaration(
+            "when= must be a variable declared before and one or more of its values, such as "
+            f"(strategy, 'ReAct') (got {errors.shown(when, 80)})."
+        )
+    variable, *values = when
+    try:
+        return variable, tuple(map(variable.kind.check, values))
+    except errors.InvalidValue as error:
+        raise errors.InvalidDeclaration(
+            error.at("a value in when=").message, kind=variable.kind, **error.facts
+        ) from None
 
 
 def checked_initial(kind: Kind[Any], initial: Any) -> Any:

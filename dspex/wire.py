@@ -15,16 +15,18 @@ import msgspec
 
 from dspex import errors
 from dspex.changes import Change
-from dspex.commits import Declaration
+from dspex.commits import Condition, Declaration
 from dspex.kinds import Kind
 from dspex.kinds.plain import freeze, thaw
 
 __all__ = [
+    "as_condition",
     "pack_change",
     "pack_declaration",
     "pack_error",
     "pack_plain",
     "pack_value",
+    "plain_condition",
     "unpack_change",
     "unpack_declaration",
     "unpack_error",
@@ -97,7 +99,15 @@ def pack_declaration(declared: Declaration) -> bytes:
     """A declaration as bytes."""
     kind = declared.kind
     return _encode(
-        (declared.name, kind.describe(), kind.dump(declared.initial), declared.description, declared.owner)
+        (
+            declared.name,
+            kind.describe(),
+            kind.dump(declared.initial),
+            declared.description,
+            declared.owner,
+            declared.tunable,
+            plain_condition(declared.when),
+        )
     )
 
 
@@ -110,11 +120,32 @@ def unpack_declaration(data: bytes) -> Declaration:
         InvalidValue: Its initial value is not one of its kind.
     """
     plain = unpack_plain(data)
-    if not isinstance(plain, list) or len(plain) != 5:
-        raise errors.InvalidDeclaration("a declaration must be five fields.")
-    name, description, initial, words, owner = plain
+    if not isinstance(plain, list) or len(plain) not in (5, 7):
+        raise errors.InvalidDeclaration("a declaration must be seven fields, or five of an older dspex.")
+    name, description, initial, words, owner, tunable, when = [*plain, True, None][:7]
     kind = Kind.from_description(description)
-    return Declaration(name, kind, kind.load(initial), str(words), str(owner))
+    return Declaration(
+        name, kind, kind.load(initial), str(words), str(owner), tunable is not False, as_condition(when)
+    )
+
+
+def plain_condition(when: Condition | None) -> list[Any] | None:
+    """A condition as plain data."""
+    return None if when is None else [when.name, thaw(when.values)]
+
+
+def as_condition(plain: Any) -> Condition | None:
+    """
+    What `plain_condition` made.
+
+    Raises:
+        InvalidDeclaration: It is something else.
+    """
+    if plain is None:
+        return None
+    if not isinstance(plain, list) or len(plain) != 2 or not isinstance(plain[1], list):
+        raise errors.InvalidDeclaration("a condition must be a name and a list of values.")
+    return Condition(str(plain[0]), freeze(plain[1]))
 
 
 def pack_error(error: errors.DspexError) -> bytes:

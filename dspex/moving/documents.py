@@ -85,6 +85,10 @@ def _variable(export: Export, name: str) -> dict[str, Any]:
         _said(said, "initial", kind.dump(declared.initial))
         if record is not None:
             said |= _record(export, record)
+    if not declared.tunable:
+        said["tunable"] = False
+    if declared.when is not None:
+        _said(said, "when", wire.plain_condition(declared.when))
     return said | {key: text for key in ("description", "owner") if (text := getattr(declared, key))}
 
 

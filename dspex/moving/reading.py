@@ -54,6 +54,9 @@ class _Variable(_Version, forbid_unknown_fields=True, kw_only=True):
     initial_msgpack: str | UnsetType = field(default=UNSET, name="initial:msgpack")
     description: str = ""
     owner: str = ""
+    tunable: bool = True
+    when: Any = None
+    when_msgpack: str | UnsetType = field(default=UNSET, name="when:msgpack")
     secret: bool = False
 
 
@@ -247,7 +250,8 @@ class _Reader:
         with at(f"{where}.initial"):
             initial = kind.load(initial)
         with at(where):
-            declared = Declaration(name, kind, initial, said.description, said.owner)
+            condition = wire.as_condition(_plain(said, "when", where))
+            declared = Declaration(name, kind, initial, said.description, said.owner, said.tunable, condition)
             self._assembly.declare(where, declared)
         self._positions[name] = len(self._positions)
         if any(getattr(said, field.name) is not UNSET for field in msgspec.structs.fields(_Version)):

@@ -63,6 +63,7 @@ class Replica(Ledger):
         "live",
         "records",
         "rev",
+        "rules",
         "schema",
         "store",
     )
@@ -82,6 +83,7 @@ class Replica(Ledger):
         self.channel = 0
         self.epoch = ""
         self.rev = 0
+        self.rules = ()
         self.schema = Schema({})
         self.live: dict[str, Record] = {}
         """The copy, whatever stands before it in `records`."""

@@ -106,6 +106,7 @@ def commit_request(session: str, commit: Commit, kinds: Mapping[str, Kind[Any]])
             metadata=None if commit.metadata is None else wire.pack_plain(thaw(commit.metadata)),
             token=commit.token,
             op=commit.op,
+            given=[pb.Given(name=name, version=version) for name, version in commit.given],
         )
     except (TypeError, ValueError) as error:
         raise _unsendable(error) from None
@@ -204,6 +205,7 @@ def commit_of(request: pb.CommitRequest, schema: Schema) -> Commit:
         _metadata_of(request) if has("metadata") else None,
         request.token if has("token") else None,
         request.op if has("op") else None,
+        tuple((one.name, one.version) for one in request.given),
     )
 
 
@@ -213,6 +215,7 @@ def is_put(request: pb.CommitRequest) -> bool:
     return (
         len(request.writes) == 1
         and not request.declare
+        and not request.given
         and not (has("token") or has("tag") or has("claim") or has("release"))
     )
 

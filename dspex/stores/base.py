@@ -156,6 +156,8 @@ class Ledger(ABC):
     schema: Schema
     records: Mapping[str, Record]
     """The newest record of every variable, kept up to date until `close`."""
+    rules: tuple[Any, ...] = ()
+    """What handles of this process ask before a commit; a ledger holds it for them, and does not look."""
 
     @abstractmethod
     def commit(self, commit: Commit) -> Receipt:

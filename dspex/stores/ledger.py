@@ -79,6 +79,7 @@ class MemoryLedger(Movable):
         "_start",
         "records",
         "rev",
+        "rules",
         "schema",
         "store",
     )
@@ -94,6 +95,7 @@ class MemoryLedger(Movable):
         store: Any = None,
         start: Snapshot | None = None,
         schema: Schema = EMPTY,
+        rules: tuple[Any, ...] = (),
     ) -> None:
         self._lock = lock
         self._id = session_id
@@ -104,6 +106,7 @@ class MemoryLedger(Movable):
         self._frozen: Snapshot | None = None
         self._epoch: str = epoch or ""  # made when somebody looks, or at the first write
         self.rev = 0 if start is None else start.revision.rev
+        self.rules = rules
         self.schema = schema
         self._start = schema.initial if start is None else start._records
         self.records = self._start
@@ -135,7 +138,7 @@ class MemoryLedger(Movable):
         """A private ledger that starts as *ledger*, of any store, is now."""
         lock = ledger._lock if isinstance(ledger, MemoryLedger) else _forks
         with lock:
-            return cls(lock, start=ledger.snapshot(), schema=ledger.schema)
+            return cls(lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
 
     # ---- the hot path -----------------------------------------------------------------------------
 
@@ -246,8 +249,9 @@ class MemoryLedger(Movable):
         if commit.claim is not None:
             self._check_known(commit.claim.names, schema)
             self._rarely().claims.check_claim(commit.claim, self.id)
-        for write in commit.writes:
-            self._check_version(write.name, write.expect, schema)
+        self._check_known((name for name, _ in commit.given), schema)
+        for name, version in (*((one.name, one.expect) for one in commit.writes), *commit.given):
+            self._check_version(name, version, schema)
         tag = commit.tag
         if tag is not None and check_name(tag) not in self.tags and len(self.tags) >= base.TAGS:
             raise refusals.too_many_tags(self.id, base.TAGS)

@@ -232,6 +232,18 @@ class CommitContract:
         with pytest.raises(errors.LimitExceeded):
             session.register("more", Integer(), initial=0)
 
+    def test_a_commit_happens_only_at_the_versions_that_it_is_given(self, session: Session) -> None:
+        session.set("a", 1)
+        before = now(session)
+        for given in (("a", 0), ("a", 2), ("b", 1)):
+            with pytest.raises(errors.VersionConflict):
+                session.ledger.commit(Commit((Write("t", 1.0),), given=(given,)))
+        with pytest.raises(errors.UnknownVariable):
+            session.ledger.commit(Commit((Write("t", 1.0),), given=(("nowhere", 0),)))
+        assert before == now(session)
+        receipt = session.ledger.commit(Commit((Write("t", 1.0),), given=(("a", 1), ("b", 0))))
+        assert [("t", 1.0)] == [(change.name, change.value) for change in receipt.changes]
+
     # ---- claims -----------------------------------------------------------------------------------
 
     def test_only_the_bearer_of_a_claim_sets_what_is_claimed(self, opens: Opens) -> None:

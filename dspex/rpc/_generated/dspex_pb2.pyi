@@ -249,7 +249,7 @@ class Claim(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., owner: _Optional[str] = ..., token: _Optional[str] = ..., ttl: _Optional[float] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("session", "writes", "declare", "claim", "release", "tag", "source", "metadata", "token", "op")
+    __slots__ = ("session", "writes", "declare", "claim", "release", "tag", "source", "metadata", "token", "op", "given")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +260,7 @@ class CommitRequest(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     OP_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
     session: str
     writes: _containers.RepeatedCompositeFieldContainer[Write]
     declare: _containers.RepeatedScalarFieldContainer[bytes]
@@ -270,7 +271,16 @@ class CommitRequest(_message.Message):
     metadata: bytes
     token: str
     op: str
-    def __init__(self, session: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[Write, _Mapping]]] = ..., declare: _Optional[_Iterable[bytes]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., release: _Optional[str] = ..., tag: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[bytes] = ..., token: _Optional[str] = ..., op: _Optional[str] = ...) -> None: ...
+    given: _containers.RepeatedCompositeFieldContainer[Given]
+    def __init__(self, session: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[Write, _Mapping]]] = ..., declare: _Optional[_Iterable[bytes]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., release: _Optional[str] = ..., tag: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[bytes] = ..., token: _Optional[str] = ..., op: _Optional[str] = ..., given: _Optional[_Iterable[_Union[Given, _Mapping]]] = ...) -> None: ...
+
+class Given(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class CommitReply(_message.Message):
     __slots__ = ("epoch", "rev", "changes", "own", "time", "more")

@@ -1,0 +1,105 @@
+"""What production says of runs, and runs with values that only they see."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
+
+import attrs
+import msgspec
+
+from dspex import errors
+from dspex.records import Snapshot
+
+if TYPE_CHECKING:
+    from dspex.runs import Run
+    from dspex.session import Session
+
+__all__ = ["Feedback", "Tried", "overlaid", "run_on"]
+
+
+class Feedback:
+    """Who wants to hear of the scores of a session's runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners: tuple[Callable[[Run, float], object], ...] = ()
+
+    @classmethod
+    def of(cls, session: Session) -> Feedback:
+        """The one of *session*."""
+        return cast("Feedback", session.attachment(cls, cls))
+
+    def listen(self, fn: Callable[[Run, float], object]) -> Callable[[], None]:
+        """Call `fn(run, score)` from now on, until the returned function is called."""
+        with self._lock:
+            self._listeners = (*self._listeners, fn)
+
+        def leave() -> None:
+            with self._lock:
+                self._listeners = tuple(one for one in self._listeners if one is not fn)
+
+        return leave
+
+    def give(self, session: Session, run: Run, score: float) -> int:
+        """See `Session.feedback`."""
+        if run.session != session.id:
+            raise errors.InvalidValue.expecting(
+                f"a run of session '{session.id}'", f"one of session '{run.session}'"
+            ).at("run", session.id)
+        checked = finite(score)
+        for fn in self._listeners:
+            fn(run, checked)
+        return len(self._listeners)
+
+
+def finite(score: Any) -> float:
+    """*score* as a finite number, or `InvalidValue`."""
+    if isinstance(score, bool | int | float) and math.isfinite(score):
+        return float(score)
+    raise errors.InvalidValue.expecting("a finite number", errors.shown(score)).at("score")
+
+
+class Tried:
+    """Runs that were made with a choice, and which it was, for as long as somebody holds them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: WeakValueDictionary[int, Run] = WeakValueDictionary()
+        self._choices: dict[int, Any] = {}
+
+    def add(self, run: Run, choice: Any) -> None:
+        """Remember *choice*."""
+        with self._lock:
+            self._runs[id(run)] = run
+            self._choices[id(run)] = choice
+            if len(self._choices) > 2 * len(self._runs) + 16:
+                self._choices = {key: one for key, one in self._choices.items() if key in self._runs}
+
+    def take(self, run: Run) -> Any:
+        """The choice of *run*, once; None if it was made otherwise, or scored before."""
+        with self._lock:
+            if self._runs.get(id(run)) is not run:
+                return None
+            del self._runs[id(run)]
+            return self._choices.pop(id(run), None)
+
+
+def overlaid(snapshot: Snapshot, values: Mapping[str, Any]) -> Snapshot:
+    """*snapshot* with other *values*, which nobody else sees."""
+    records = dict(snapshot._records)
+    for name, value in values.items():
+        records[name] = msgspec.structs.replace(records[name], value=value)
+    return attrs.evolve(snapshot, records=records)
+
+
+def run_on(
+    program: Any, session: Session, snapshot: Snapshot, inputs: tuple[Any, ...], named: Mapping[str, Any]
+) -> Run:
+    """Run *program* with the values of *snapshot*."""
+    live = session.attachment(program, lambda: program.bind(session))
+    run: Run = live.pinned(snapshot).record(*inputs, **named)
+    return run

@@ -1,0 +1,302 @@
+"""
+The optimizer contract.
+
+An optimizer looks for better values of a program's variables. `compile` is called as with DSPy's optimizers,
+and works on a live session: it claims the names that it tunes, so that nobody sets them meanwhile; it tries
+every candidate on a fork, so that trials see neither one another nor the live session; and it commits the
+winner, if one was better than what was there, in one commit with study, trial and score in its metadata.
+
+**Errors.** A program that fails on an example is a low score. What is wrong with the search itself, an empty
+dataset, a metric that raises, nothing to tune, names that are claimed, is raised as a `DspexError`. Whatever
+is raised, Ctrl-C included, the live values are as they were.
+
+**Threads.** `compile` may be called from any thread, for several sessions at the same time.
+
+An author writes `_search`, which spends the budget on trials and returns them.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dspex import errors
+from dspex.evaluation.datasets import dataset
+from dspex.evaluation.evaluate import class_of
+from dspex.optimizers.studies import MINIMIZED, OBJECTIVES, Choose, Study, Trial, baseline_of, pareto
+from dspex.optimizers.trials import TTL, Budget, Trials, kept, nothing_to_tune
+from dspex.program import Program
+from dspex.records import check_name
+from dspex.session import Session
+
+if TYPE_CHECKING:
+    from dspex.commits import Receipt
+    from dspex.evaluation.evaluate import Pool
+    from dspex.evaluation.metrics import Metric
+    from dspex.spaces import SearchSpace
+
+__all__ = ["Found", "Optimizer", "Search"]
+
+
+@attrs.frozen
+class Search:
+    """What a search works on."""
+
+    name: str
+    program: type[Program]
+    session: Session
+    space: SearchSpace
+    trainset: Sequence[Any]
+    valset: Sequence[Any]
+    trials: Trials
+    budget: Budget
+    names: Sequence[str]
+    """What is claimed, and may be set."""
+    notes: Sequence[str] = ()
+    """What became known on the way."""
+
+    def with_candidates(
+        self, candidates: Mapping[str, Sequence[Any]], *, only: bool = False, notes: Sequence[str] = ()
+    ) -> Search:
+        """The same search with *candidates*, over all variables or *only* over those of them."""
+        space = self.program.search_space(candidates, at=self.session.snapshot())
+        if only:
+            space = space.only(candidates)
+        trials = attrs.evolve(self.trials, space=space)
+        return attrs.evolve(self, space=space, trials=trials, notes=(*self.notes, *notes))
+
+
+@attrs.frozen
+class Found:
+    """What a search found."""
+
+    trials: Sequence[Trial]
+    storage: str | None = None
+    notes: Sequence[str] = ()
+    optuna: Any = None
+    space: SearchSpace | None = None
+    """The space of the trials, where it became known on the way."""
+
+
+class Optimizer(ABC):
+    """
+    The parent of the optimizers.
+
+    Args:
+        metric: As for `evaluate`.
+        objectives: What to look for: `score`, and any of `seconds`, `cost`, `lm_calls`, `tokens`.
+        choose: Picks the winner of the Pareto set; needed where there are several objectives.
+        candidates: Values to choose from, by name, for prompts, demos and free text.
+        seconds: The time that the search may take.
+        lm_calls: The calls of language models that it may make.
+        num_threads: Examples of one trial at the same time.
+        deadline: Seconds for each example.
+        screen: Examples after which a trial that is clearly worse than the best is given up; None for never.
+        pool: Where to run the examples, if not in this process.
+        seed: The same one gives the same candidates.
+        study: The name of the study.
+        commit: Whether the winner is committed to the session.
+        on_trial: Called with each finished trial.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        *,
+        objectives: Sequence[str] = ("score",),
+        choose: Choose | None = None,
+        candidates: Mapping[str, Iterable[Any]] | None = None,
+        seconds: float | None = None,
+        lm_calls: int | None = None,
+        num_threads: int = 1,
+        deadline: float | None = None,
+        screen: int | None = None,
+        pool: Pool | None = None,
+        seed: int = 0,
+        study: str | None = None,
+        commit: bool = True,
+        on_trial: Callable[[Trial], object] | None = None,
+    ) -> None:
+        if not callable(metric):
+            raise errors.InvalidValue.expecting("a function", errors.shown(metric)).at("metric")
+        for name, bound in (("seconds", seconds), ("lm_calls", lm_calls), ("screen", screen)):
+            if bound is not None and not bound > 0:
+                raise errors.InvalidValue.expecting("more than 0", errors.shown(bound)).at(name)
+        unknown = [one for one in objectives if one not in OBJECTIVES]
+        if unknown or not objectives or len(set(objectives)) < len(tuple(objectives)):
+            expected = f"some of {errors.listed(OBJECTIVES)}, each once"
+            raise errors.InvalidValue.expecting(expected, errors.shown(objectives)).at("objectives")
+        if len(tuple(objectives)) > 1 and choose is None:
+            raise errors.InvalidDeclaration(
+                "With several objectives no trial is best in all: say which to take with choose=, a function "
+                "that is given the Pareto set and returns one of it."
+            )
+        self.metric = metric
+        self.objectives = tuple(objectives)
+        self.choose = choose
+        self.candidates = {name: list(values) for name, values in (candidates or {}).items()}
+        self.seconds = seconds
+        self.lm_calls = lm_calls
+        self.num_threads = num_threads
+        self.deadline = deadline
+        self.screen = screen
+        self.pool = pool
+        self.seed = seed
+        self.study = None if study is None else check_name(study)
+        self.commit = commit
+        self.on_trial = on_trial
+
+    @abstractmethod
+    def _search(self, search: Search) -> Found:
+        """Spend the budget of *search* on trials."""
+
+    def _names(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
+        """A hook: what this optimizer tunes; by default the dimensions of the space."""
+        return list(space)
+
+    def _extend(self, search: Search) -> Search:
+        """A hook: *search* with more candidates, made within its budget."""
+        return search
+
+    def compile(
+        self,
+        program: Any,
+        *,
+        trainset: Any,
+        valset: Any = None,
+        session: Session | None = None,
+    ) -> Study:
+        """
+        Search for better values of *program*'s variables on *session*, and commit them if there are.
+
+        Args:
+            program: A `Program` class, or a bound program.
+            trainset: Examples, as for `dspex.evaluation.dataset`. Trials are scored on them where there is no
+                *valset*.
+            valset: Examples that trials are scored on instead; *trainset* then is for making candidates.
+            session: Whose values; by default those of a bound program, or of a private session.
+
+        Raises:
+            InvalidDeclaration: There is nothing to tune.
+            InvalidValue: A dataset is empty or does not fit.
+            Claimed: Another study, or somebody else, has claimed a name.
+            MetricFailed: The metric raised, or gave no finite number.
+            LimitExceeded: The rules of the program refuse every candidate.
+        """
+        if isinstance(program, Program):
+            session = program.session if session is None else session
+            program = class_of(program)
+        session = Session() if session is None else session
+        train = dataset(trainset, program=program)
+        val = train if valset is None else dataset(valset, program=program)
+        session.attachment(program, lambda: program.bind(session))
+        space = program.search_space(self.candidates, at=session.snapshot())
+        names = self._names(program, session, space)
+        if not names:
+            raise nothing_to_tune(space)
+        name = (
+            self.study if self.study is not None else f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
+        budget = Budget(self.seconds, self.lm_calls)
+        trials = Trials(
+            program,
+            session,
+            space,
+            val,
+            self.metric,
+            budget,
+            self.screen,
+            self.num_threads,
+            self.deadline,
+            self.pool,
+        )
+        search = Search(name, program, session, space, train, val, trials, budget, names)
+        owner = check_name(f"study-{name}"[:128])
+        with session.claim(names, owner=owner, ttl=TTL) as claim:
+            with kept(claim, budget):
+                search = self._extend(search)
+                found = self._search(search)
+            best = self._picked(found.trials)
+            receipt = self._committed(search, found.trials, best) if self.commit else None
+        return Study(
+            name=name,
+            program=program,
+            session=session,
+            space=found.space or search.space,
+            objectives=self.objectives,
+            trials=tuple(found.trials),
+            best=best,
+            seconds=budget.elapsed,
+            lm_calls=budget.spent_calls,
+            storage=found.storage,
+            notes=(*search.notes, *found.notes),
+            receipt=receipt,
+            optuna=found.optuna,
+        )
+
+    async def acompile(
+        self, program: Any, *, trainset: Any, valset: Any = None, session: Session | None = None
+    ) -> Study:
+        """`compile`, awaited; in a thread."""
+        import asyncio
+
+        return await asyncio.to_thread(
+            self.compile, program, trainset=trainset, valset=valset, session=session
+        )
+
+    def _picked(self, trials: Sequence[Trial]) -> Trial | None:
+        done = [one for one in trials if one.state == "complete"]
+        if not done:
+            return None
+        if len(self.objectives) > 1:
+            assert self.choose is not None
+            best = pareto(done, self.objectives)
+            chosen = self.choose(best)
+            if chosen not in best:
+                raise errors.InvalidValue.expecting(
+                    "one of the trials that it was given", errors.shown(chosen, 80)
+                ).at("what choose() returns")
+            return chosen
+        name = next(iter(self.objectives))
+        sign = -1.0 if name in MINIMIZED else 1.0
+
+        def worth(one: Trial) -> tuple[float, int, float, int]:
+            # Of equals the one that more is known of, then the faster, then the earlier.
+            return sign * one.objectives((name,))[0], one.items, -(one.seconds or 0.0), -one.number
+
+        return max(done, key=worth)
+
+    def _committed(self, search: Search, trials: Sequence[Trial], best: Trial | None) -> Receipt | None:
+        """Commit *best* unless it is what was there."""
+        live = search.session.snapshot()
+        kinds = {name: search.session.variables[name].kind for name in search.names}
+        if best is None or all(
+            kinds[name].dump(live[name]) == kinds[name].dump(value) for name, value in best.point.items()
+        ):
+            return None
+        baseline = baseline_of(trials)
+        if baseline is not None and len(self.objectives) == 1 and self._no_better(best, baseline):
+            return None
+        fork = search.session.fork(best.point)
+        metadata = {
+            "study": search.name,
+            "trial": best.number,
+            "items": best.items,
+            **{name: getattr(best, name) for name in self.objectives},
+            "baseline": None if baseline is None else baseline.score,
+        }
+        source = f"study {search.name}"
+        return fork.commit_to_parent(list(best.point), metadata, source=source[:256])
+
+    def _no_better(self, best: Trial, baseline: Trial) -> bool:
+        name = next(iter(self.objectives))
+        if baseline.state != "complete":
+            # Looked at only a little: what is to replace it must be above all that it may be.
+            sure = baseline.interval is not None and best.score is not None and name == "score"
+            return not (sure and best.score > baseline.interval[1])  # type: ignore[operator,index]
+        ours, theirs = best.objectives((name,))[0], baseline.objectives((name,))[0]
+        return ours >= theirs if name in MINIMIZED else ours <= theirs

@@ -1,0 +1,201 @@
+"""Where Optuna keeps the trials of a study, and whether they are of the same search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dspex import errors
+from dspex.optimizers.studies import MINIMIZED, Trial
+from dspex.spaces import exports
+
+if TYPE_CHECKING:
+    from dspex.optimizers.base import Search
+    from dspex.spaces import SearchSpace
+
+__all__ = ["KEY", "NewSpace", "need_optuna", "open_study", "quietly", "trial_of"]
+
+KEY = "dspex"
+"""The user attribute, of a study and of each trial, that has what Optuna does not know."""
+
+NewSpace = str
+"""What to do with trials of a space that was declared differently: `refuse` them, or `map` what can be."""
+
+
+def need_optuna() -> Any:
+    """The optuna package; raises `MissingExtra` without it."""
+    try:
+        import optuna
+    except ImportError:
+        raise errors.missing_extra("Searches with Optuna", "optuna") from None
+    return optuna
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Optuna writes a line on the terminal for each trial; not in the block."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def open_study(
+    search: Search,
+    storage: Any,
+    *,
+    sampler: Any,
+    pruner: Any,
+    objectives: Sequence[str],
+    on_new_space: NewSpace,
+) -> tuple[Any, list[str]]:
+    """
+    The study of that name, made if it is not there, and notes on what was kept of older trials.
+
+    Raises:
+        VariableConflict: It is of another space, other examples or other objectives.
+        StoreUnavailable: The storage cannot be used.
+    """
+    optuna = need_optuna()
+    directions = ["minimize" if name in MINIMIZED else "maximize" for name in objectives]
+    options = {"sampler": sampler, "pruner": pruner, "directions": directions, "load_if_exists": True}
+    about = _about(search, objectives)
+    try:
+        return _opened(search, optuna, {"storage": storage, **options}, about, on_new_space)
+    except errors.DspexError:
+        raise
+    except (ValueError, OSError, optuna.exceptions.OptunaError) as error:
+        raise _unusable(storage, error) from error
+    except Exception as error:
+        if type(error).__module__.startswith("sqlalchemy"):
+            raise _unusable(storage, error) from error
+        raise
+
+
+def _opened(
+    search: Search, optuna: Any, options: dict[str, Any], about: dict[str, Any], on_new_space: NewSpace
+) -> tuple[Any, list[str]]:
+    study = optuna.create_study(study_name=search.name, **options)
+    known = study.user_attrs.get(KEY)
+    if known is None and study.trials:
+        raise _foreign(search.name)
+    if known is None:
+        study.set_user_attr(KEY, about)
+        return study, []
+    different = [part for part in ("examples", "objectives", "program") if known.get(part) != about[part]]
+    if different:
+        raise _mismatch(search.name, different, known, about)
+    if known["fingerprint"] == about["fingerprint"]:
+        return study, []
+    if on_new_space != "map":
+        raise _other_space(search, known["space"], about["space"])
+    newer = optuna.create_study(study_name=f"{search.name}@{about['fingerprint']}", **options)
+    if newer.user_attrs.get(KEY) is not None:
+        return newer, []
+    notes = _moved(search.space, study, newer, known)
+    newer.set_user_attr(KEY, about)
+    return newer, notes
+
+
+def _unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
+    return errors.StoreUnavailable(
+        f"the study storage {errors.shown(storage, 80)} cannot be used: {str(error).splitlines()[0]}",
+        storage=str(storage),
+    )
+
+
+def _about(search: Search, objectives: Sequence[str]) -> dict[str, Any]:
+    space = search.space
+    rows = [one.toDict() if hasattr(one, "toDict") else dict(one) for one in search.valset]
+    digest = hashlib.sha256(json.dumps(rows, default=str, sort_keys=True).encode()).hexdigest()[:12]
+    return {
+        "program": space.program,
+        "space": space.describe(),
+        "fingerprint": space.fingerprint,
+        "start": space.encode(space.initial),
+        "examples": [len(rows), digest],
+        "objectives": list(objectives),
+    }
+
+
+def _moved(space: SearchSpace, old: Any, new: Any, known: Mapping[str, Any]) -> list[str]:
+    """Add the trials of *old* to *new* as far as they have a point there; what was not kept, and why."""
+    optuna = need_optuna()
+    kept, notes = 0, []
+    for trial in old.get_trials(deepcopy=False):
+        attributes = trial.user_attrs.get(KEY)
+        if trial.state != optuna.trial.TrialState.COMPLETE or attributes is None:
+            continue
+        mapped = space.map(attributes["shown"], known["start"])
+        if mapped.point is None:
+            notes.append(f"trial {trial.number} of the older space is not kept: {mapped.notes[0]}")
+            continue
+        params = exports.params_of(space.dimensions, mapped.point)
+        everywhere = space.to_optuna()
+        attributes = {**attributes, "shown": space.encode(mapped.point), "baseline": False}
+        new.add_trial(
+            optuna.trial.create_trial(
+                params=params,
+                distributions={name: everywhere[name] for name in params},
+                values=trial.values,
+                user_attrs={KEY: attributes},
+            )
+        )
+        kept += 1
+    return [f"{kept} trials of the older space are kept", *notes]
+
+
+def trial_of(frozen: Any, space: SearchSpace) -> Trial:
+    """An `optuna.trial.FrozenTrial` of this space as one of ours."""
+    said = frozen.user_attrs.get(KEY, {})
+    point = space.active(exports.point_of(space.dimensions, frozen.params))
+    state = said.get("state", "running" if not frozen.state.is_finished() else "failed")
+    interval = said.get("interval")
+    return Trial(
+        frozen.number,
+        point,
+        space.encode(point),
+        state,
+        interval=None if interval is None else tuple(interval),
+        **{name: said.get(name) for name in ("score", "seconds", "cost", "lm_calls", "tokens", "error")},
+        items=said.get("items", 0),
+        failures=said.get("failures", 0),
+        baseline=said.get("baseline", False),
+    )
+
+
+def _foreign(name: str) -> errors.VariableConflict:
+    return errors.VariableConflict(
+        f"the storage has a study '{name}' that dspex has not made. Give this one another name: study=…",
+        study=name,
+    )
+
+
+def _mismatch(
+    name: str, different: Sequence[str], known: Mapping[str, Any], about: Mapping[str, Any]
+) -> errors.VariableConflict:
+    part = different[0]
+    return errors.VariableConflict(
+        f"study '{name}' was made with other {part}: {known.get(part)}, now {about[part]}. Their trials "
+        "cannot be compared; give this one another name: study=…",
+        study=name,
+        different=tuple(different),
+    )
+
+
+def _other_space(search: Search, known: Any, now: Any) -> errors.VariableConflict:
+    names = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
+    return errors.VariableConflict(
+        f"study '{search.name}' was made for another space: {errors.listed(names)} "
+        f"{'is' if len(names) == 1 else 'are'} declared differently now. Give this one another name, or keep "
+        "what can be kept of the old trials with on_new_space='map'.",
+        study=search.name,
+        names=tuple(names),
+    )

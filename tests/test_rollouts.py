@@ -1,0 +1,237 @@
+"""Feedback, and giving a share of the runs another value."""
+
+import random
+
+import pytest
+
+from dspex import (
+    Choice,
+    Float,
+    Guard,
+    InvalidValue,
+    ModuleChoice,
+    Program,
+    RuleBroken,
+    Session,
+    defvariable,
+    rule,
+)
+from dspex.optimizers import Bandit
+
+GOOD = {"a": 0.2, "b": 0.5, "c": 0.7}
+
+
+class Agent(Program):
+    """Is as good as its strategy."""
+
+    strategy = defvariable(Choice("a", "b", "c"), initial="a")
+    temperature = defvariable(Float(min=0.0, max=1.0), initial=0.5)
+
+    def forward(self, user):
+        return self.strategy
+
+    @rule
+    def not_hot(self):
+        return "c must be cold" if self.strategy == "c" and self.temperature > 0.9 else None
+
+
+@pytest.fixture
+def live(store):
+    with Session("live", store=store, source="tests") as session:
+        Agent.bind(session)
+        yield session
+
+
+def scored(live, rollout, users, seed, good=GOOD):
+    """Run for so many users and score each by chance, until the rollout ends; how many it took."""
+    dice = random.Random(seed)
+    for user in range(users):
+        if rollout.state != "running":
+            return user
+        run = rollout.run(Agent, user=user)
+        live.feedback(run, dice.random() < good[run.output])
+    return users
+
+
+# ---- rollouts ------------------------------------------------------------------------------------
+
+
+def test_the_share_of_each_value_is_what_was_asked_and_stable_by_key(live, store):
+    with live.rollout("strategy", {"a": 0.9, "b": 0.1}, key="user") as rollout:
+        chosen = [rollout.choose(user) for user in range(5000)]
+        assert 0.08 < chosen.count("b") / 5000 < 0.12
+        with Session("live", store=store) as other, other.rollout("strategy", {"a": 0.9, "b": 0.1}) as again:
+            assert chosen == [again.choose(user) for user in range(5000)]
+
+
+def test_runs_get_their_share_and_the_session_keeps_its_value(live):
+    with live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user") as rollout:
+        outputs = {rollout.run(Agent, user=user).output for user in range(20)}
+        assert {"a", "b"} == outputs
+        assert "a" == live.get("strategy")
+        assert rollout.choose(7) == rollout.run(Agent, user=7).values["strategy"]
+        assert rollout.choose("vip") == rollout.run(Agent, user=7, key="vip").output
+
+
+def test_a_module_gets_its_share_too(store):
+    class Modular(Program):
+        step = defvariable(ModuleChoice("one", "two"), initial="one")
+
+        def init(self):
+            self.modules["one"] = lambda x: x * 0 + 1
+            self.modules["two"] = lambda x: x * 0 + 2
+
+        def forward(self, x):
+            return self.step(x=x)
+
+    with Session(store=store) as session:
+        Modular.bind(session)
+        with session.rollout("step", {"one": 0.5, "two": 0.5}, key="x") as rollout:
+            runs = [rollout.run(Modular, x=x) for x in range(20)]
+            assert [1 if rollout.choose(x) == "one" else 2 for x in range(20)] == [run.output for run in runs]
+
+
+def test_a_better_value_is_promoted_and_history_says_why(live):
+    rollout = live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user")
+    scored(live, rollout, 2000, seed=1)
+    assert ("promoted", "b") == (rollout.state, live.get("strategy"))
+    started, ended = live.history("strategy")
+    assert "started" == started.metadata["rollout"]
+    assert "rollout" == ended.source
+    why = ended.metadata
+    assert why["p"] <= 0.05 / 4
+    assert why["scores"]["a"]["n"] >= 50
+    assert why["test"].startswith("Welch")
+    assert {"b"} == {rollout.choose(user) for user in range(20)}
+
+
+def test_a_worse_value_is_rolled_back(live):
+    live.set("strategy", "c")
+    rollout = live.rollout("strategy", {"c": 0.5, "a": 0.5}, key="user")
+    took = scored(live, rollout, 2000, seed=2)
+    assert ("rolled back", "c") == (rollout.state, live.get("strategy"))
+    assert took < 400
+
+
+def test_values_that_are_equally_good_are_seldom_told_apart():
+    equal = dict.fromkeys("abc", 0.5)
+    wrong = 0
+    for seed in range(60):
+        with Session() as session:
+            Agent.bind(session)
+            rollout = session.rollout(
+                "strategy", {"a": 0.5, "b": 0.5}, key="user", guard=Guard(min_sample=20)
+            )
+            scored(session, rollout, 2000, seed=seed, good=equal)
+            assert rollout.state in ("promoted", "rolled back", "inconclusive")
+            wrong += rollout.state != "inconclusive"
+            assert rollout.state == "promoted" or session.get("strategy") == "a"
+    assert wrong <= 8  # 3 are expected at most; 9 of 60 would be a chance in 300
+
+
+def test_a_run_is_scored_once_and_others_not_at_all(live):
+    with live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user") as rollout:
+        run = rollout.run(Agent, user=1)
+        for _ in range(3):
+            live.feedback(run, 1.0)
+        live.feedback(Agent.record(1, session=live), 1.0)
+        rollout.feedback(1, 0.0)
+        assert 2 == sum(sample.count for sample in rollout.samples.values())
+
+
+def test_feedback_must_be_of_a_run_of_the_session_and_a_number(live, store):
+    run = Agent.record(1, session=live)
+    assert 0 == live.feedback(run, 1.0)
+    with Session("another", store=store) as other, pytest.raises(InvalidValue, match="run must be a run of"):
+        other.feedback(run, 1.0)
+    for wrong in (float("nan"), "good", None):
+        with pytest.raises(InvalidValue, match="score must be a finite number"):
+            live.feedback(run, wrong)
+
+
+@pytest.mark.parametrize(
+    ("shares", "sentence"),
+    [
+        ({"a": 1.0}, "shares must be two or more values"),
+        ({"a": 0.5, "b": 0.6}, "shares must be two or more values"),
+        ({"b": 0.5, "c": 0.5}, "shares must be values with the present one, 'a'"),
+        ({"a": 0.5, "z": 0.5}, "strategy must be one of 'a', 'b', 'c'"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(live, state, shares, sentence):
+    before = state(live)
+    with pytest.raises(InvalidValue, match=sentence):
+        live.rollout("strategy", shares)
+    assert before == state(live)
+
+
+def test_a_value_that_a_rule_is_against_is_not_rolled_out(live):
+    live.set("temperature", 1.0)
+    with pytest.raises(RuleBroken):
+        live.rollout("strategy", {"a": 0.5, "c": 0.5})
+
+
+def test_a_run_without_a_key_is_refused(live):
+    with (
+        live.rollout("strategy", {"a": 0.5, "b": 0.5}) as rollout,
+        pytest.raises(InvalidValue, match="key must be given"),
+    ):
+        rollout.run(Agent, user=1)
+
+
+# ---- bandits -------------------------------------------------------------------------------------
+
+
+def regret(seed, rounds):
+    """What a bandit lost against always choosing the best, in the first and in the second half."""
+    dice = random.Random(seed)
+    lost = []
+    with Session() as session:
+        Agent.bind(session)
+        with Bandit(session, "strategy", seed=seed) as bandit:
+            for user in range(rounds):
+                run = bandit.run(Agent, user)
+                assert run.output in GOOD
+                lost.append(GOOD["c"] - GOOD[run.output])
+                session.feedback(run, dice.random() < GOOD[run.output])
+            assert "a" == session.get("strategy")
+            bandit.promote()
+            assert "c" == session.get("strategy") == bandit.best.value
+    return sum(lost[: rounds // 2]), sum(lost[rounds // 2 :])
+
+
+def test_the_regret_of_a_bandit_is_bounded():
+    halves = [regret(seed, 600) for seed in range(10)]
+    mean = sum(map(sum, halves)) / 10
+    assert mean < 40  # choosing evenly loses 140
+    assert sum(second for _, second in halves) < sum(first for first, _ in halves) / 2
+
+
+def test_a_bandit_chooses_among_labelled_revisions(live):
+    live.tag("old")
+    live.update({"strategy": "c", "temperature": 0.1})
+    live.tag("new")
+    live.set("strategy", "b")
+    dice = random.Random(3)
+    with Bandit(live, labels=["old", "new"], seed=3) as bandit:
+        for user in range(200):
+            run = bandit.run(Agent, user)
+            assert run.output in ("a", "c")
+            live.feedback(run, dice.random() < GOOD[run.output])
+        assert "new" == bandit.best.label
+        bandit.promote()
+    assert ("c", 0.1) == (live.get("strategy"), live.get("temperature"))
+    assert {"old", "new"} == set(live.record("strategy").metadata["bandit"])
+
+
+def test_a_bandit_takes_scores_from_0_to_1_and_needs_a_choice(live):
+    with Bandit(live, "strategy", values=["a", "b"]) as bandit:
+        with pytest.raises(InvalidValue, match="score must be from 0 to 1"):
+            live.feedback(bandit.run(Agent, 1), 7.0)
+        assert {"a", "b"} == {bandit.run(Agent, user).output for user in range(40)}
+    with pytest.raises(InvalidValue, match="without declared choices"):
+        Bandit(live, "temperature")
+    with pytest.raises(InvalidValue, match="two choices or more"):
+        Bandit(live, "strategy", values=["a"])
+    with pytest.raises(TypeError):
+        Bandit(live)
