@@ -32,7 +32,7 @@ MEMORY_GOALS = (
     Goal("dspex session, no value of its own", 256),
     Goal("dspex fork, no value of its own", 256),
     Goal("dspex fork, 1 of 10 its own", 640),
-    Goal("the same, 1 of 10 its own", 640),
+    Goal("dspex session in which a program was bound, 1 of 10 its own", 640),
     Goal("dspex fork, 1 of 10 its own", 6.5e6, times=10_000),
 )
 

@@ -40,7 +40,8 @@ def of_dspex(how: str) -> Callable[[], Any]:
 
     program = ten_variables()
     parent = Session()
-    program.bind(parent)
+    live = program.bind(parent)
+    snapshot = parent.snapshot()
 
     def fork_one() -> Any:
         fork = parent.fork()
@@ -55,15 +56,10 @@ def of_dspex(how: str) -> Callable[[], Any]:
     def fork_bound() -> Any:
         return program.bind(fork_one())
 
-    def session_bound() -> Any:
-        session = Session()
-        program.bind(session)
-        return session
-
     def session_one() -> Any:
-        session = session_bound()
-        session.set("v3", 0.25)
-        return session
+        bound = program(Session())
+        bound.session.set("v3", 0.25)
+        return bound
 
     return {
         "session": Session,
@@ -71,8 +67,10 @@ def of_dspex(how: str) -> Callable[[], Any]:
         "fork, 1 own": fork_one,
         "fork, set twice": fork_again,
         "fork, bound": fork_bound,
-        "session, declared": session_bound,
-        "session, 1 own": session_one,
+        "session, bound before": lambda: program(Session()).session,
+        "session, bound before, 1 own": lambda: session_one().session,
+        "session, bound, 1 own": session_one,
+        "program": lambda: live.pinned(snapshot),
     }[how]
 
 
@@ -113,9 +111,11 @@ MEMORY: dict[str, tuple[Callable[[str], Callable[[], Any]], str]] = {
     "dspex fork, no value of its own": (of_dspex, "fork"),
     "dspex fork, 1 of 10 its own": (of_dspex, "fork, 1 own"),
     "dspex fork, 1 of 10 its own, set twice": (of_dspex, "fork, set twice"),
-    "dspex fork, 1 of 10 its own, and a program bound to it": (of_dspex, "fork, bound"),
-    "dspex session in which a program of 10 was bound": (of_dspex, "session, declared"),
-    "the same, 1 of 10 its own": (of_dspex, "session, 1 own"),
+    "dspex fork, 1 of 10 its own, and a program that is bound to it": (of_dspex, "fork, bound"),
+    "dspex session in which a program was bound": (of_dspex, "session, bound before"),
+    "dspex session in which a program was bound, 1 of 10 its own": (of_dspex, "session, bound before, 1 own"),
+    "dspex session, 1 of 10 its own, and a program that is bound to it": (of_dspex, "session, bound, 1 own"),
+    "dspex program of 10 on its own": (of_dspex, "program"),
     "traitlets": (of_peer, "traitlets"),
     "param": (of_peer, "param"),
     "psygnal EventedModel": (of_peer, "psygnal"),

@@ -15,10 +15,13 @@ from dspex.records import Record
 if TYPE_CHECKING:
     from dspex.session import Session
 
-__all__ = ["Batch", "open_batch", "opened"]
+__all__ = ["Batch", "open_batch", "opened", "underway"]
 
 opened: ContextVar[Batch | None] = ContextVar("dspex_batch", default=None)
 """The innermost batch of this thread or task, of whatever session."""
+
+underway: set[int] = set()
+"""The batches that are open, in whatever thread; by identity, which keeps alive none that nobody ends."""
 
 
 def open_batch(session: Session) -> Batch | None:
@@ -100,7 +103,7 @@ class Batch:
         self._joined = open_batch(self.session)
         self._outer = opened.get()
         self._entered = opened.set(self)
-        self.session._count_batches(1)
+        underway.add(id(self))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -119,7 +122,7 @@ class Batch:
         if self._entered is not None:
             opened.reset(self._entered)
             self._entered = None
-            self.session._count_batches(-1)
+            underway.discard(id(self))
         return bool(self._writes)
 
     def _finish(self, commit: Commit) -> Receipt | None:

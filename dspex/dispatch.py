@@ -7,7 +7,7 @@ import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import get_ident
 from types import MappingProxyType
@@ -28,7 +28,7 @@ from dspex.changes import (
 )
 from dspex.records import Record
 
-__all__ = ["Fanout", "Push"]
+__all__ = ["Bound", "Fanout", "Push"]
 
 QUEUE = 1_024
 """Changes that may wait for a busy dispatcher before those that nobody needs are dropped."""
@@ -42,10 +42,20 @@ Push = Callable[[Any, Any], object]
 Delivery = Callable[[Change], object]
 
 
+class Bound(weakref.ref[Any]):
+    """A weak reference to a bound program, and all that is known about it."""
+
+    __slots__ = ("pushes", "session")
+
+    pushes: Mapping[str, Push]
+    """How each name is pushed into it."""
+    session: Any
+
+
 class Targets(msgspec.Struct, frozen=True):
     """Who is to be told of the changes of one name."""
 
-    pushes: tuple[tuple[weakref.ref[Any], Push], ...] = ()
+    pushes: tuple[tuple[Bound, Push], ...] = ()
     """Bound programs."""
     every: tuple[Delivery, ...] = ()
     """Watchers."""
@@ -62,6 +72,11 @@ NOBODY = Targets(since=math.inf)
 
 class Listened(Protocol):
     """What a fan-out asks its session."""
+
+    @property
+    def _programs(self) -> Sequence[Bound]:
+        """The programs that it pushes to."""
+        ...
 
     def _signals_of(self, name: str) -> Iterable[ChangeSignal]:
         """The signals that have a say about *name*."""
@@ -82,7 +97,7 @@ class Listened(Protocol):
 
 class Fanout:
     """
-    All that one session handle pushes to.
+    All that one session handle pushes to, from the first commit on that somebody is to be told of.
 
     `apply` runs under the store's lock, so programs and the queue have the order of commits. Whoever gets the
     dispatch lock drains the queue; the others go on with their work. In one thread a callback has
@@ -97,7 +112,6 @@ class Fanout:
         "_limit",
         "_nested",
         "_overrun",
-        "_programs",
         "_session",
         "_targets",
         "depth",
@@ -106,8 +120,6 @@ class Fanout:
 
     def __init__(self, session: Listened) -> None:
         self._session = session
-        self._programs: dict[int, tuple[weakref.ref[Any], Mapping[str, Push]]] = {}
-        """By the identity of the reference: single operations on a dict are atomic."""
         self._targets: dict[str, Targets] = {}
         self._age = connections.count
         self._idle = [True]
@@ -125,14 +137,8 @@ class Fanout:
         """What watchers are still to be told."""
         _fanouts.add(self)
 
-    def attach(self, program: object, pushes: Mapping[str, Push]) -> None:
-        """Push the names of *pushes* into *program* for as long as it lives."""
-        reference = weakref.ref(program, self._forget)
-        self._programs[id(reference)] = (reference, pushes)
-        self._age = -1
-
-    def _forget(self, gone: weakref.ref[Any]) -> None:
-        self._programs.pop(id(gone), None)
+    def look_again(self) -> None:
+        """Hear that the session has other programs or signals than before."""
         self._age = -1
 
     def apply(self, changes: Iterable[Change]) -> None:
@@ -145,8 +151,8 @@ class Fanout:
                 targets = self._targets[change.name]
             except KeyError:
                 targets = self._targets[change.name] = self._find(change.name)
-            for reference, push in targets.pushes:
-                program = reference()
+            for bound, push in targets.pushes:
+                program = bound()
                 if program is not None:
                     push(program, change.value)
             if targets.every:
@@ -211,7 +217,10 @@ class Fanout:
                 continue
             if self._nested or self.depth:
                 self.depth = self._nested.pop(id(change), 0)
-            targets = self._targets.get(change.name, NOBODY)
+            try:
+                targets = self._targets[change.name]
+            except KeyError:
+                targets = NOBODY
             if self._age != connections.count or targets.since >= change.rev:
                 targets = self._find(change.name, before=change.rev)
             # One that is no longer the newest of its name is followed in the queue by one that is.
@@ -252,8 +261,8 @@ class Fanout:
                     every.append(deliver)
                     if receiver.mode == "all":
                         lossless.append(deliver)
-        programs = list(self._programs.values())
-        pushes = tuple((reference, names[name]) for reference, names in programs if name in names)
+        programs = tuple(self._session._programs)
+        pushes = tuple((bound, bound.pushes[name]) for bound in programs if name in bound.pushes)
         return Targets(pushes, tuple(every), tuple(lossless), watches, since)
 
     def _coalesce(self) -> None:

@@ -6,8 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
-from weakref import ref
+from weakref import KeyedRef
 
 __all__ = ["ForkSafeLock", "OwnedLock"]
 
@@ -34,7 +33,7 @@ class ForkSafeLock:
         lock = threading.RLock() if reentrant else threading.Lock()
         self.acquire = lock.acquire
         self.release = lock.release
-        _safe[id(self)] = ref(self, _forget(_safe, id(self)))
+        _safe[id(self)] = KeyedRef(self, _forget_safe, id(self))
 
     def __enter__(self) -> None:
         self.acquire()
@@ -57,7 +56,7 @@ class OwnedLock:
         self._lock = threading.RLock()
         self._owner: int | None = None
         self._depth = 0
-        _owned[id(self)] = ref(self, _forget(_owned, id(self)))
+        _owned[id(self)] = KeyedRef(self, _forget_owned, id(self))
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -82,13 +81,17 @@ _forking = threading.Lock()
 """One thread at a time forks."""
 
 # Plain dicts, whose single operations are atomic: a lock is made while others are held.
-_safe: dict[int, ref[ForkSafeLock]] = {}
-_owned: dict[int, ref[OwnedLock]] = {}
+_safe: dict[int, KeyedRef[int, ForkSafeLock]] = {}
+_owned: dict[int, KeyedRef[int, OwnedLock]] = {}
 _held: dict[int, ForkSafeLock] = {}
 
 
-def _forget(registry: dict[int, Any], key: int) -> Callable[[object], object]:
-    return lambda _: registry.pop(key, None)
+def _forget_safe(gone: KeyedRef[int, ForkSafeLock]) -> None:
+    _safe.pop(gone.key, None)
+
+
+def _forget_owned(gone: KeyedRef[int, OwnedLock]) -> None:
+    _owned.pop(gone.key, None)
 
 
 def _before_fork() -> None:

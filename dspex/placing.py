@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex import errors
@@ -128,18 +127,13 @@ class Placing(Watching):
     def _place(self, source: Ledger, target: Ledger) -> None:
         """Take this handle from *source* to *target*, while nobody commits to either."""
         abide(target, source.rules)
-        rare = self._rarely()
-        left = rare.unsubscribe
-        arrived = _nothing if self._fanout is None else target.subscribe(self._fanout)
-        if left is not None:
-            rare.unsubscribe = partial(_both, left, arrived)  # whichever it needs, if it is closed now
+        sink = self._fanout or self  # whichever it is: it changes only when somebody commits
+        target.subscribe(sink)
         with placed:
             here = self._ledger is source
             if here:
                 self._ledger = target
-        if left is not None:
-            (left if here else arrived)()
-            rare.unsubscribe = arrived if here else left
+        (source if here else target).unsubscribe(sink)
         if not here:
             raise ClosedLedger(source).error()
 
@@ -159,15 +153,6 @@ class Placing(Watching):
                 pause = min(0.001 + waited / 4, 0.05)
                 time.sleep(pause)
                 waited += pause
-
-
-def _nothing() -> None:
-    """Nobody listens."""
-
-
-def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
-    first()
-    second()
 
 
 def _check_free(store: Store, session_id: str) -> None:

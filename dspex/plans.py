@@ -245,6 +245,11 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     """The variable that somebody means who assigns another name; None where that is a name of its own."""
     rules: tuple[Rule, ...]
     """What may not be set together."""
+    alone: tuple[Plan, ...] = ()
+    """A tuple of this plan, for all sessions to share that have no other."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "alone", (self,))
 
     @classmethod
     def of(cls, program: ProgramType, prefix: str) -> Plan:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from dspex import errors, forks, history
 from dspex.aio import AsyncVerbs
 from dspex.authors import check_source, default_source
-from dspex.batches import Batch, open_batch
+from dspex.batches import Batch, open_batch, underway
 from dspex.changes import Change
 from dspex.claims import Claim, active_token
 from dspex.commits import ClaimRequest, Commit, Declaration, Receipt, Write
@@ -40,7 +40,7 @@ class Session(Placing, AsyncVerbs, Trying):
     session that others use: a session in memory ends with its last handle.
     """
 
-    __slots__ = ("__weakref__", "_batches", "_parent", "_source")
+    __slots__ = ("__weakref__", "_parent", "_source")
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Session(Placing, AsyncVerbs, Trying):
         self._ledger = ledger
         self._source = source
         self._parent = parent
-        self._batches = 0
-        """How many batches are open, in whatever thread."""
         self._fanout = None
         self._rare = None
+        self._plans = ()
+        self._programs = ()
 
     # ---- reading ----------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Session(Placing, AsyncVerbs, Trying):
         """
         if source is not None:
             check_source(source)
-        if self._batches and (batch := open_batch(self)) is not None:
+        if underway and (batch := open_batch(self)) is not None:
             return batch.add(name, value, metadata, source, expect)
         fanout = self._fanout
         if fanout is not None and fanout.depth:
@@ -262,7 +262,7 @@ class Session(Placing, AsyncVerbs, Trying):
         """
         while True:
             record = self.record(name)
-            if self._batches and (batch := open_batch(self)) is not None:
+            if underway and (batch := open_batch(self)) is not None:
                 return batch.add(name, fn(batch.pending(record)), metadata, source, record.version)
             try:
                 return self.set(name, fn(record.value), metadata, source=source, expect=record.version)
@@ -328,15 +328,11 @@ class Session(Placing, AsyncVerbs, Trying):
         self._commit(Commit(claim=request))
         return Claim(self, request)
 
-    def _count_batches(self, more: int) -> None:
-        with self._rarely().lock:
-            self._batches += more
-
     def _commit(self, commit: Commit) -> Receipt:
         fanout = self._fanout
         if fanout is not None and fanout.depth:
             fanout.admit()
-        if self._batches and commit.writes and (batch := open_batch(self)) is not None:
+        if underway and commit.writes and (batch := open_batch(self)) is not None:
             return batch.join(commit)
         return self._make(commit)
 
@@ -426,12 +422,12 @@ class Session(Placing, AsyncVerbs, Trying):
         with placed:
             if self.closed:
                 return
-            rare, ledger = self._rare, self._ledger
+            ledger = self._ledger
             self._ledger = ClosedLedger(ledger)
-        if rare is not None:
-            self._end_watches()
-            if rare.unsubscribe is not None:
-                rare.unsubscribe()
+        self._end_watches()
+        ledger.unsubscribe(self)
+        if self._fanout is not None:  # looked at now, when no commit can make one any more
+            ledger.unsubscribe(self._fanout)
             self._fanout = None
         ledger.close()
 

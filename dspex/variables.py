@@ -14,7 +14,7 @@ from dspex.locks import ForkSafeLock
 if TYPE_CHECKING:
     from typing import Self, _SpecialForm  # what `Literal["a", "b"]` is to mypy
 
-__all__ = ["MISSING", "Variable", "defvariable"]
+__all__ = ["MISSING", "Variable", "defvariable", "listened"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,9 @@ When = tuple[Any, ...]
 """How `when=` is written: a variable, then values."""
 
 _making = ForkSafeLock()
+
+listened: set[int] = set()
+"""The variables whose `changed` anyone ever asked for, by identity: in most processes none."""
 
 
 class Variable(Generic[T]):
@@ -87,6 +90,7 @@ class Variable(Generic[T]):
         if self._changed is None:
             with _making:
                 self._changed = self._changed or ChangeSignal(f"{self} changed")
+                listened.add(id(self))
         return self._changed
 
     @property

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from dspex import errors
-from dspex.changes import EVERY_NAME, Change, ChangeSignal, Mode, Watch, connections
+from dspex.changes import EVERY_NAME, Change, ChangeSignal, Mode, Watch
 from dspex.commits import Commit, Declaration, Receipt
-from dspex.dispatch import Fanout, Push
+from dspex.dispatch import Bound, Fanout, Push
 from dspex.locks import ForkSafeLock, OwnedLock
 from dspex.records import Record, Revision, Snapshot
 from dspex.stores import Ledger
-from dspex.stores.base import Ended
+from dspex.stores.base import ClosedLedger, Ended
 from dspex.streams import AsyncChanges, Changes
-from dspex.variables import Variable
+from dspex.variables import Variable, listened
 
 __all__ = ["Declares", "Rare", "Watching"]
 
@@ -29,11 +29,8 @@ class Rare(msgspec.Struct):
     signals: dict[str, ChangeSignal] = msgspec.field(default_factory=dict)
     attachments: dict[Any, Any] = msgspec.field(default_factory=dict)
     """What the rooms above keep with the session: its modules, the program of each class."""
-    plans: tuple[Declares, ...] = ()
-    """What was declared here already, so that binding again asks nothing of the store."""
     given: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     """What a fork has given its parent: by name, the versions that it had here and there."""
-    unsubscribe: Callable[[], None] | None = None
     lock: Any = msgspec.field(default_factory=OwnedLock)
     """Held while a program is bound for the first time; its `init` may bind others."""
 
@@ -51,15 +48,26 @@ class Declares(Protocol):
         """The declarations on the class, by their names in the session."""
         ...
 
+    @property
+    def alone(self) -> tuple[Declares, ...]:
+        """A tuple of this one, for all sessions to share that have no other."""
+        ...
+
 
 class Watching:
     """Signals, watches, iterators, and the programs that are pushed to."""
 
-    __slots__ = ("_fanout", "_ledger", "_rare")
+    __slots__ = ("_fanout", "_ledger", "_plans", "_programs", "_rare")
 
     _ledger: Ledger
     _fanout: Fanout | None
     _rare: Rare | None
+    _plans: tuple[Declares, ...]
+    """What was declared here already, so that binding again asks nothing of the store."""
+    _programs: list[Bound] | tuple[()]
+    """What is pushed to. A program may end at any moment, which takes it out of the list."""
+    queue: Collection[Any] = ()
+    """What watchers are still to be told waits in the fan-out."""
 
     if TYPE_CHECKING:
 
@@ -81,8 +89,10 @@ class Watching:
             raise records.error()
         if name != EVERY_NAME and not (isinstance(name, str) and name in self._ledger.schema.kinds):
             raise self._unknown(name)
-        self._fan()
-        return self._rarely().signals.setdefault(name, ChangeSignal(f"{name} changed"))
+        signal = self._rarely().signals.setdefault(name, ChangeSignal(f"{name} changed"))
+        if self._fanout is None:
+            self._hear()
+        return signal
 
     def watch(
         self,
@@ -163,47 +173,45 @@ class Watching:
             return None
 
     def _end_watches(self) -> None:
-        for signal in list(self._rarely().signals.values()):
+        for signal in list(self._rare.signals.values()) if self._rare is not None else ():
             for watch in [one for one in signal.receivers_for(self) if isinstance(one, Watch)]:
                 watch.close()
 
     def _signals_of(self, name: str) -> Iterable[ChangeSignal]:
-        rare = self._rarely()
+        signals = self._rare.signals if self._rare is not None else {}
         for key in (name, EVERY_NAME):
-            if key in rare.signals:
-                yield rare.signals[key]
-        for variable in dict.fromkeys(plan.variables.get(name) for plan in rare.plans):
+            if key in signals:
+                yield signals[key]
+        for variable in dict.fromkeys(plan.variables.get(name) for plan in self._plans):
             if variable is not None and variable.listened:
                 yield variable.changed
 
     def declare(self, plan: Declares) -> None:
         """Declare all that *plan* names; nothing the second time."""
-        rare = self._rare
-        if rare is not None and plan in rare.plans:
+        if plan in self._plans:
             return
         self._commit(Commit(declare=plan.declarations))
-        rare = self._rarely()
-        with rare.lock:
-            rare.plans = (*rare.plans, plan)
-        connections.changed()
+        if not self._plans and self._fanout is None:
+            self._hear()
+        with _making:
+            if plan not in self._plans:
+                self._plans = (*self._plans, plan) if self._plans else plan.alone
+        if self._fanout is not None:
+            self._fanout.look_again()
 
     def attach(self, program: object, pushes: Mapping[str, Push]) -> None:
-        """Push every commit of the names of *pushes* into *program*, for as long as it lives."""
-        (self._fanout or self._fan()).attach(program, pushes)
-
-    def _fan(self) -> Fanout:
-        """What pushes the commits of this session's ledger to programs and watchers of this handle."""
-        if self._fanout is None:
-            with self._rarely().lock:
-                if self._fanout is None:
-                    fanout = Fanout(self)
-                    unsubscribe = self._ledger.subscribe(fanout)
-                    if isinstance(records := self._ledger.records, Ended):
-                        unsubscribe()
-                        raise records.error()
-                    self._rarely().unsubscribe = unsubscribe
-                    self._fanout = fanout
-        return self._fanout
+        """Push every commit of the names of *pushes*, declared before, into *program* as long as it lives."""
+        bound = Bound(program, _forget)
+        bound.pushes, bound.session = pushes, self
+        _making.acquire()
+        try:
+            programs = self._programs or []
+            programs.append(bound)
+            self._programs = programs  # also where the garbage collector has just taken out the last one
+        finally:
+            _making.release()
+        if self._fanout is not None:
+            self._fanout.look_again()
 
     def _rarely(self) -> Rare:
         if self._rare is None:
@@ -211,3 +219,77 @@ class Watching:
                 if self._rare is None:
                     self._rare = Rare()
         return self._rare
+
+    # ---- the sink of the ledger -------------------------------------------------------------------
+
+    # While nobody listens the session is told of its commits itself, and pushes them: a sink beside it would
+    # weigh more than all that a session is. At the first commit that somebody listens to a fan-out takes its
+    # place, under the lock of the ledger, so that each commit is told by one of the two.
+
+    def _hear(self) -> None:
+        ledger = self._ledger
+        ledger.subscribe(self)
+        if isinstance(records := self._ledger.records, Ended):  # by another thread, just now
+            ledger.unsubscribe(self)
+            raise records.error()
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Push *changes* into the bound programs, or let a fan-out do that and the rest."""
+        if (self._rare is not None or listened) and self._is_heard(changes):
+            self._hand_over(changes)
+            return
+        for bound in tuple(self._programs):
+            if (program := bound()) is not None:
+                pushes = bound.pushes
+                for change in changes:
+                    if change.name in pushes:
+                        pushes[change.name](program, change.value)
+
+    def lost(self, rev: int, names: Collection[str]) -> None:
+        """Let a fan-out see to those who watch already, though nothing was told yet."""
+        if self._rare is not None and self._rare.signals and self._fanout is None:
+            self._fanout = Fanout(self)
+            self._fanout.lost(rev, names)
+
+    def drain(self) -> None:
+        """Nothing waits here."""
+
+    def end(self) -> None:
+        """End all watches: the session is gone."""
+        self._end_watches()
+
+    def _is_heard(self, changes: Iterable[Change]) -> bool:
+        if self._rare is not None and self._rare.signals:
+            return True
+        for change in changes if listened else ():
+            for plan in self._plans:
+                variable = plan.variables.get(change.name)
+                if variable is not None and variable.listened:
+                    return True
+        return False
+
+    def _hand_over(self, changes: Iterable[Change]) -> None:
+        ledger = self._ledger
+        if isinstance(ledger, ClosedLedger):  # by another thread, just now
+            return
+        if self._fanout is None:
+            self._fanout = Fanout(self)
+        if ledger.subscribe(self._fanout):
+            self._fanout.apply(changes)
+        ledger.unsubscribe(self)
+
+
+def _forget(gone: Bound) -> None:
+    # Runs wherever a program ends, maybe under the lock of a ledger, so it must not wait for another lock. If
+    # it would have to, an empty list stays.
+    session = gone.session
+    programs = session._programs
+    programs.remove(gone)
+    if not programs and _making.acquire(False):
+        try:
+            if not session._programs:
+                session._programs = ()
+        finally:
+            _making.release()
+    if session._fanout is not None:
+        session._fanout.look_again()

@@ -13,6 +13,7 @@ from dspex import (
     Session,
     UnknownVariable,
     VersionConflict,
+    batches,
     defvariable,
 )
 
@@ -20,6 +21,14 @@ from dspex import (
 class Pair(Program):
     a = defvariable(Integer(), initial=0)
     b = defvariable(Integer(), initial=0)
+
+
+def test_a_batch_is_underway_until_its_end(session):
+    before = set(batches.underway)
+    with pytest.raises(InvalidValue), session.batch() as batch:
+        assert {*before, id(batch)} == batches.underway
+        session.set("a", "one")
+    assert before == batches.underway
 
 
 def test_a_batch_is_one_commit_at_its_end(session):

@@ -6,7 +6,6 @@ import pytest
 
 from dspex import Session, SessionClosed, watching
 from dspex.changes import Watch
-from dspex.dispatch import Fanout
 from dspex.stores import ledger
 from dspex.stores.ledger import MemoryLedger
 
@@ -135,10 +134,9 @@ def test_the_first_watch_of_a_session_that_closes_leaves_nothing_in_its_ledger(s
         subscribe = MemoryLedger.subscribe
 
         def subscribed(own, sink):
-            unsubscribe = subscribe(own, sink)
-            if isinstance(sink, Fanout):
-                elsewhere(session.close)
-            return unsubscribe
+            done = subscribe(own, sink)
+            elsewhere(session.close)
+            return done
 
         monkeypatch.setattr(MemoryLedger, "subscribe", subscribed)
         with pytest.raises(SessionClosed):

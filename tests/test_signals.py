@@ -179,6 +179,27 @@ def test_watches_and_receivers_share_one_order(session):
     assert seen == ["watch", "receiver", "watch again"]
 
 
+def test_a_session_that_subscribes_again_is_told_once(session):
+    """As a thread does that was about to when another one's watcher was told of the first commit."""
+    seen = []
+    session.watch("temperature", lambda change: seen.append(change.new))
+    session.set("temperature", 0.1)
+    session._hear()
+    session.set("temperature", 0.2)
+    session.set("temperature", 0.3)
+    assert [0.1, 0.2, 0.3] == seen
+    assert session.ledger._sink is session._fanout
+
+
+def test_a_closed_handle_is_told_nothing_more_whatever_it_was_told_before(store, session):
+    with Session("demo", store=store) as goes:
+        seen = []
+        goes.watch("n", lambda change: seen.append(change.new))
+        session.set("n", 1)
+    session.set("n", 2)
+    assert ([1], None) == (seen, session.ledger._sink)
+
+
 def test_there_is_no_signal_of_an_unknown_name(session):
     with pytest.raises(UnknownVariable) as refused:
         session.signal("temprature")

@@ -33,6 +33,15 @@ def test_an_iterator_gives_the_changes_from_now_on(session):
         assert [change.new for change in taken(changes, 2)] == [2, 3]
 
 
+def test_a_jump_in_history_before_the_first_commit_ends_who_wants_every_change(session):
+    with session.changes("n", mode="all") as every, session.changes("n") as latest:
+        session.ledger._sink.lost(7, {"n"})
+        session.set("n", 2)
+        with pytest.raises(LimitExceeded):
+            every.next(timeout=30)
+        assert latest.next(timeout=30).new == 2
+
+
 def test_an_iterator_can_be_used_in_a_for_loop(session):
     changes = session.changes(mode="all")
     for value in range(5):

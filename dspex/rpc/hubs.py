@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby, islice
 from operator import attrgetter
@@ -62,8 +62,8 @@ class Hub:
         "_noted",
         "_scheduled",
         "_size",
+        "_subscribed",
         "_thread",
-        "_unsubscribe",
         "answering",
         "channel",
         "commits",
@@ -103,7 +103,7 @@ class Hub:
         """Whether a commit is being made for a call."""
         self._noted: SimpleQueue[Told] = SimpleQueue()
         self._scheduled = False
-        self._unsubscribe: Callable[[], None] | None = None
+        self._subscribed = False
         self._loop = loop
         self._thread = get_ident()
 
@@ -151,8 +151,9 @@ class Hub:
 
     def join(self, outbox: Outbox) -> None:
         """Tell *outbox* of what comes; it sets the revision from which on."""
-        if self._unsubscribe is None:
-            self._unsubscribe = self.ledger.subscribe(self)
+        if not self._subscribed:
+            self._subscribed = True
+            self.ledger.subscribe(self)
             self.rev = max(self.rev, self.ledger.rev)
             self.schema = self.ledger.schema
         if outbox not in self.links:
@@ -162,16 +163,16 @@ class Hub:
         """Tell *outbox* no more."""
         self.links = tuple(link for link in self.links if link is not outbox)
         self.used = self._loop.time()
-        if not self.links and self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
+        if not self.links and self._subscribed:
+            self._subscribed = False
+            self.ledger.unsubscribe(self)
             self._forget()
 
     def close(self) -> None:
         """Give the ledger back."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
+        if self._subscribed:
+            self._subscribed = False
+            self.ledger.unsubscribe(self)
         self.ledger.close()
 
     def _forget(self) -> None:

@@ -115,12 +115,12 @@ class Replica(Ledger):
         assert error is not None
         return type(error)(error.message, **error.facts)
 
-    def subscribe(self, sink: Sink) -> Callable[[], None]:
+    def subscribe(self, sink: Sink) -> bool:
         with self._lock:
-            self._sink = join(self._sink, sink)
-        return lambda: self._unsubscribe(sink)
+            before, self._sink = self._sink, join(self._sink, sink)
+            return self._sink is not before
 
-    def _unsubscribe(self, sink: Sink) -> None:
+    def unsubscribe(self, sink: Sink) -> None:
         with self._lock:
             self._sink = leave(self._sink, sink)
 

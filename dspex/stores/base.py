@@ -2,11 +2,13 @@
 The store contract.
 
 A store owns sessions and is the single source of truth about them. Its author writes eight verbs: `open`,
-`sessions`, `delete` and `close` on the store; `commit`, `snapshot`, `history` and `subscribe` on the ledger
-of one session that `open` returns. Everything that a user does is built on these in `session.py`.
+`sessions`, `delete` and `close` on the store; `commit`, `snapshot`, `history` and `subscribe`, which has an
+`unsubscribe`, on the ledger of one session that `open` returns. Everything that a user does is built on these
+in `session.py`.
 
 **Threads.** Every verb may be called from any thread. `apply` of a sink is called under the ledger's lock
-and must not block; `drain` is called outside every lock, after the commit, and may run user code.
+and must not block; it may let another sink take its place. `drain` is called outside every lock, after the
+commit, of the sink that is there then, and may run user code.
 
 **Copies.** What goes in is checked by its kind, which makes an immutable copy of what could change; what
 comes out never changes afterwards. `records` is the exception that makes reads fast: a mapping that the
@@ -127,9 +129,10 @@ class _Sinks:
 
 def join(sinks: Sink | None, sink: Sink) -> Sink:
     """*sinks*, which may be none, one, or what this function made, and *sink*."""
-    if sinks is None:
+    if sinks is None or sinks is sink:
         return sink
-    return _Sinks((*(sinks.all if isinstance(sinks, _Sinks) else (sinks,)), sink))
+    others = sinks.all if isinstance(sinks, _Sinks) else (sinks,)
+    return sinks if sink in others else _Sinks((*others, sink))
 
 
 def leave(sinks: Sink | None, sink: Sink) -> Sink | None:
@@ -200,8 +203,12 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    def subscribe(self, sink: Sink) -> Callable[[], None]:
-        """Tell *sink* of every commit from now on, until the returned function is called."""
+    def subscribe(self, sink: Sink) -> bool:
+        """Tell *sink* of every commit from now on; whether this is new. `apply` of a sink may call it too."""
+
+    @abstractmethod
+    def unsubscribe(self, sink: Sink) -> None:
+        """Tell *sink* no more, if it is told. `apply` of a sink may call this too."""
 
     @property
     @abstractmethod
@@ -303,8 +310,11 @@ class ClosedLedger(Ledger):
     def history(self, name: str | None = None, since: int | None = None) -> Sequence[Change]:
         raise self.error()
 
-    def subscribe(self, sink: Sink) -> Callable[[], None]:
+    def subscribe(self, sink: Sink) -> bool:
         raise self.error()
+
+    def unsubscribe(self, sink: Sink) -> None:
+        """It has left already."""
 
     @property
     def tags(self) -> Mapping[str, Revision]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from operator import attrgetter
 from typing import Any, Never
@@ -57,6 +57,7 @@ class _Rare(msgspec.Struct):
     claims: Claims = msgspec.field(default_factory=Claims)
     tags: dict[str, Snapshot] = msgspec.field(default_factory=dict)
     ops: OrderedDict[str, Receipt] = msgspec.field(default_factory=OrderedDict)
+    store: Any = None
 
 
 class MemoryLedger(Movable):
@@ -81,7 +82,6 @@ class MemoryLedger(Movable):
         "rev",
         "rules",
         "schema",
-        "store",
     )
 
     records: Mapping[str, Record]
@@ -99,17 +99,19 @@ class MemoryLedger(Movable):
     ) -> None:
         self._lock = lock
         self._id = session_id
-        self.store = store
         self._log: Log | None = None
-        self._rare: _Rare | None = None
+        self._rare: _Rare | None = None if store is None else _Rare(store=store)
         self._sink: Sink | None = None
         self._frozen: Snapshot | None = None
-        self._epoch: str = epoch or ""  # made when somebody looks, or at the first write
+        self._epoch = epoch or ""  # made when somebody looks, or at the first write
         self.rev = 0 if start is None else start.revision.rev
-        self.rules = rules
-        self.schema = schema
+        self.rules, self.schema = rules, schema
         self._start = schema.initial if start is None else start._records
         self.records = self._start
+
+    @property
+    def store(self) -> Any:
+        return self._rare and self._rare.store
 
     @property
     def id(self) -> str:  # type: ignore[override]  # made when somebody looks, 10,000 forks never do
@@ -183,9 +185,9 @@ class MemoryLedger(Movable):
                 log.append(change)
                 if rev >= log.due or not kind.fixed:
                     log.bound((change,), rev, self.schema)
-            sink = self._sink
-            if sink is not None:
+            if (sink := self._sink) is not None:
                 sink.apply((change,))
+                sink = self._sink
         finally:
             lock.release()
         if sink is not None and sink.queue:
@@ -432,13 +434,13 @@ class MemoryLedger(Movable):
 
     # ---- handles ----------------------------------------------------------------------------------
 
-    def subscribe(self, sink: Sink) -> Callable[[], None]:
+    def subscribe(self, sink: Sink) -> bool:
         with self._lock:
             self._check_alive()
-            self._sink = join(self._sink, sink)
-        return lambda: self._unsubscribe(sink)
+            before, self._sink = self._sink, join(self._sink, sink)
+            return self._sink is not before
 
-    def _unsubscribe(self, sink: Sink) -> None:
+    def unsubscribe(self, sink: Sink) -> None:
         with self._lock:
             self._sink = leave(self._sink, sink)
 

@@ -147,9 +147,9 @@ class SqliteLedger(MemoryLedger):
         change = Change(name, value, version, rev, self.epoch, source, None, now, last.value)
         with self._lock:
             self._keep((change,))
-            sink = self._sink
-            if sink is not None:
+            if (sink := self._sink) is not None:
                 sink.apply((change,))
+                sink = self._sink
         return change, sink, interrupt
 
     def commit(self, commit: Commit) -> Receipt:

@@ -242,7 +242,7 @@ class CommitContract:
             session.ledger.commit(Commit((Write("t", 1.0),), given=(("nowhere", 0),)))
         assert before == now(session)
         receipt = session.ledger.commit(Commit((Write("t", 1.0),), given=(("a", 1), ("b", 0))))
-        assert [("t", 1.0)] == [(change.name, change.value) for change in receipt.changes]
+        assert [(change.name, change.value) for change in receipt.changes] == [("t", 1.0)]
 
     # ---- claims -----------------------------------------------------------------------------------
 

@@ -155,9 +155,9 @@ class SessionContract:
 
     def test_a_sink_hears_what_is_already_so(self, session: Session) -> None:
         sink = Recorder(session)
-        leave = session.ledger.subscribe(sink)
+        session.ledger.subscribe(sink)
         receipts = [session.ledger.commit(Commit((Write("a", n), Write("b", n)))) for n in range(5)]
-        leave()
+        session.ledger.unsubscribe(sink)
         session.set("a", 9)
         assert [change for receipt in receipts for change in receipt.changes] == sink.heard
         assert [(one.rev, one.value) for one in sink.heard] == sink.seen
@@ -179,6 +179,28 @@ class SessionContract:
         for sink in sinks:
             until(partial(sink.has_heard, threads * times), "all is heard")
             assert list(range(1, threads * times + 1)) == [change.rev for change in sink.heard]
+
+    def test_a_sink_that_is_subscribed_twice_hears_once(self, session: Session) -> None:
+        sinks = [Recorder(session), Recorder(session)]
+        assert [session.ledger.subscribe(sink) for sink in (*sinks, *sinks)] == [True, True, False, False]
+        session.set("a", 1)
+        assert [len(sink.heard) for sink in sinks] == [1, 1]
+
+    def test_a_sink_that_takes_the_place_of_another_is_drained_at_once(self, session: Session) -> None:
+        taking = Recorder(session)
+
+        class Giving(Recorder):
+            def apply(self, changes: Iterable[Change]) -> None:
+                taking.apply(changes)
+                self.ledger.subscribe(taking)
+                self.ledger.unsubscribe(self)
+
+        set_it, update_it = partial(session.set, "a", 1), partial(session.update, {"a": 1})
+        for commit in (set_it, update_it, set_it, set_it):
+            session.ledger.subscribe(Giving(session))
+            commit()
+            assert taking.drained[-1] == session.revision.rev
+            session.ledger.unsubscribe(taking)
 
     def test_a_watcher_may_set(self, session: Session) -> None:
         session.watch("a", lambda change: session.set("b", change.value * 2))

@@ -44,7 +44,7 @@ class Recorder:
         self.stream = []
         self.jumped = False
         self.ledger = ledger
-        self.leave = ledger.subscribe(self)
+        ledger.subscribe(self)
         self.stream.append(self._reset())
 
     def _reset(self):
@@ -71,7 +71,7 @@ class Truth:
     def __init__(self, ledger):
         self.queue = ()
         self.commits = {}
-        self.leave = ledger.subscribe(self)
+        ledger.subscribe(self)
 
     def apply(self, changes):
         for change in changes:
@@ -191,7 +191,7 @@ def test_w2_nothing_is_missed_between_snapshot_and_events(beneath, server, remot
             ledger = store.open("w")
             recorder = Recorder(ledger)
             ledger.sync()
-            recorder.leave()
+            recorder.ledger.unsubscribe(recorder)
             recorders.append(recorder)
             ledger.close()
     finally:

@@ -141,12 +141,13 @@ def test_the_newest_10000_ops_are_remembered(ledger):
 
 def test_sinks_hear_whole_commits_in_order(ledger):
     sink, other = Sink(), Sink()
-    ends = [ledger.subscribe(one) for one in (sink, other)]
+    ledger.subscribe(sink)
+    ledger.subscribe(other)
     ledger.put("n", 1)
     ledger.commit(Commit((Write("n", 2), Write("t", 0.1))))
-    ends[1]()
+    ledger.unsubscribe(other)
     ledger.put("n", 3)
-    ends[0]()
+    ledger.unsubscribe(sink)
     ledger.put("n", 4)
     assert [[change.new for change in told] for told in sink.told] == [[1], [2, 0.1], [3]]
     assert [[change.new for change in told] for told in other.told] == [[1], [2, 0.1]]
@@ -155,9 +156,10 @@ def test_sinks_hear_whole_commits_in_order(ledger):
 @pytest.mark.parametrize("leaving", [0, 1, 2])
 def test_a_sink_that_leaves_leaves_the_others(ledger, leaving):
     sinks = [Sink() for _ in range(3)]
-    ends = [ledger.subscribe(sink) for sink in sinks]
-    ends[leaving]()
-    ends[leaving]()
+    for sink in sinks:
+        ledger.subscribe(sink)
+    ledger.unsubscribe(sinks[leaving])
+    ledger.unsubscribe(sinks[leaving])
     ledger.put("n", 1)
     assert [int(number != leaving) for number in range(3)] == [len(sink.told) for sink in sinks]
 
