@@ -50,6 +50,7 @@ class Bound(weakref.ref[Any]):
     pushes: Mapping[str, Push]
     """How each name is pushed into it."""
     session: Any
+    """Which one pushes."""
 
 
 class Targets(msgspec.Struct, frozen=True):

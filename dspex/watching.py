@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -223,13 +224,18 @@ class Watching:
     # ---- the sink of the ledger -------------------------------------------------------------------
 
     # While nobody listens the session is told of its commits itself, and pushes them: a sink beside it would
-    # weigh more than all that a session is. At the first commit that somebody listens to a fan-out takes its
-    # place, under the lock of the ledger, so that each commit is told by one of the two.
+    # weigh as much as it does. At the first commit that somebody listens to a fan-out takes its place, under
+    # the lock of the ledger, so that each commit is told by one of the two.
 
     def _hear(self) -> None:
-        ledger = self._ledger
-        ledger.subscribe(self)
-        if isinstance(records := self._ledger.records, Ended):  # by another thread, just now
+        while True:
+            ledger = self._ledger
+            with suppress(errors.SessionMoved):
+                ledger.subscribe(self)
+            if ledger is self._ledger:
+                break
+            ledger.unsubscribe(self)  # the handle went elsewhere in this very moment
+        if isinstance(records := ledger.records, Ended):
             ledger.unsubscribe(self)
             raise records.error()
 

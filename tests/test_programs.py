@@ -116,35 +116,6 @@ def test_a_program_does_not_outlive_its_last_reference(session):
     session.set("temperature", 0.2)
 
 
-def test_nothing_stays_of_a_program_that_has_ended():
-    with Session() as session:
-        program, other = Agent.bind(session), Agent.bind(session)
-        session.set("temperature", 0.2)
-        assert (program.temperature, other.temperature) == (0.2, 0.2)
-        del program
-        assert len(session._programs) == 1
-        del other
-        assert (session._programs, session._fanout, session._rare) == ((), None, None)
-
-
-def test_a_program_that_ends_while_others_are_pushed_to_keeps_none_from_it(session):
-    class Pushed:
-        pass
-
-    def push(program, value):
-        told.append((program, value))
-        ending.clear()
-
-    told, ending, staying = [], [Pushed()], [Pushed(), Pushed()]
-    session.register("n", int, initial=0)
-    Retriever.bind(session)
-    session.attach(ending[0], {"n": lambda *_: None})
-    for program in staying:
-        session.attach(program, {"n": push})
-    session.set("n", 1)
-    assert [(program, 1) for program in staying] == told
-
-
 def test_assigning_is_a_checked_set(session, agent):
     agent.temperature = 1
     record = session.record("temperature")

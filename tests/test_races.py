@@ -6,7 +6,7 @@ import pytest
 
 from dspex import Session, SessionClosed, watching
 from dspex.changes import Watch
-from dspex.stores import ledger
+from dspex.stores import MemoryStore, ledger
 from dspex.stores.ledger import MemoryLedger
 
 
@@ -134,15 +134,37 @@ def test_the_first_watch_of_a_session_that_closes_leaves_nothing_in_its_ledger(s
         subscribe = MemoryLedger.subscribe
 
         def subscribed(own, sink):
-            done = subscribe(own, sink)
-            elsewhere(session.close)
-            return done
+            new = subscribe(own, sink)
+            if sink is session:
+                elsewhere(session.close)
+            return new
 
         monkeypatch.setattr(MemoryLedger, "subscribe", subscribed)
         with pytest.raises(SessionClosed):
             session.watch("n", print)
         assert keeping.ledger._sink is None
         keeping.set("n", 1)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_the_first_watch_of_a_session_that_moves_goes_along(monkeypatch, elsewhere, before):
+    with Session("demo", store=MemoryStore()) as session:
+        session.register("n", int, initial=0)
+        subscribe, targets, seen = MemoryLedger.subscribe, [MemoryStore()], []
+
+        def subscribed(own, sink):
+            if before and targets:
+                elsewhere(session.move_to, targets.pop())
+            new = subscribe(own, sink)
+            if targets:
+                elsewhere(session.move_to, targets.pop())
+            return new
+
+        monkeypatch.setattr(MemoryLedger, "subscribe", subscribed)
+        left = session.ledger
+        session.watch("n", lambda change: seen.append(change.value))
+        session.set("n", 1)
+        assert ([1], None, True) == (seen, left._sink, session.ledger is not left)
 
 
 def test_watches_that_race_with_the_end_of_their_session_are_closed_or_refused(together, switching):

@@ -16,7 +16,6 @@ from dspex import (
     VersionConflict,
     defvariable,
     program,
-    watching,
 )
 from dspex.stores import MemoryStore
 
@@ -309,48 +308,6 @@ def test_the_first_to_watch_while_others_set_miss_nothing_and_hear_nothing_twice
             for told in seen:
                 versions = [change.version for change in told]
                 assert list(range(versions[0], 22)) == versions
-
-
-def test_programs_may_come_and_go_while_others_set(together, switching):
-    with Session() as session:
-        kept = [Pair.bind(session)]
-
-        def come_and_go():
-            for _ in range(200):
-                passing, staying = Pair.bind(session), Pair.bind(session)
-                assert passing.a <= session.get("a")
-                kept.append(staying)
-
-        def write():
-            for value in range(2_000):
-                session.set("a", value)
-
-        together(come_and_go, come_and_go, write)
-        assert {1_999} == {program.a for program in kept}
-        assert len(session._programs) == len(kept) == 401
-
-
-def test_a_program_that_comes_while_the_last_one_goes_is_pushed_to(monkeypatch):
-    came = []
-
-    class Late:
-        """The lock, just before which another thread binds."""
-
-        def acquire(self, blocking=True):
-            if not blocking and not came:
-                came.append(None)
-                came[0] = Pair.bind(session)
-            return True
-
-        def release(self):
-            pass
-
-    with Session() as session:
-        goes = Pair.bind(session)
-        monkeypatch.setattr(watching, "_making", Late())
-        del goes
-        session.set("a", 1)
-        assert came[0].a == 1
 
 
 def test_watchers_may_come_and_go_while_others_set(session, busy, switching):
