@@ -131,7 +131,7 @@ from dspex.rpc import RemoteStore
 folder = sys.argv[1]
 session = Session("route", store=RemoteStore(f"grpc+unix://{folder}/dspex"))
 took = {"bare": [], "dspex": []}
-session.watch("at", lambda change: took["dspex"].append(time.perf_counter() - change.value))
+session.watch("at", lambda change: took["dspex"].append(time.perf_counter() - change.value), mode="all")
 channel = grpc.insecure_channel(f"unix:{folder}/bare")
 def read():
     for data in channel.unary_stream("/bare/Events")(b"route"):
@@ -142,9 +142,10 @@ for line in sys.stdin:
     what, count = line.split()
     while len(took[what]) < int(count):
         time.sleep(0.001)
-    print(statistics.median(took[what][-int(count):]), flush=True)
+    middle = statistics.median(took[what][-int(count):])
     for samples in took.values():
         samples.clear()
+    print(middle, flush=True)  # last: the next come at once
 """
 
 

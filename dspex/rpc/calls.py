@@ -182,7 +182,7 @@ async def _read(frames: Any, link: _Link, outbox: Outbox) -> None:
                     outbox.held = True
         finally:
             outbox.flush()
-        if outbox.busy:
+        if outbox.queued:  # behind what is on its way
             await outbox.emptied()
     await link.finish()
 

@@ -2,9 +2,8 @@
 Protocol Buffers by hand, where a message is large.
 
 The runtime copies a value into a message and the message into bytes, and each copy of a mebibyte takes as
-long as sending it. A field that is written twice is merged by whoever reads it, so the small fields of a
-message can be written by the runtime and the large one behind them:
-https://protobuf.dev/programming-guides/encoding.
+long as sending it. The fields of a message may come in any order, so the small ones can be written by the
+runtime and the large one behind them: https://protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
@@ -63,13 +62,13 @@ ITEM_EVENT = _number(pb.Item, "event")
 DOWN_ITEM = _number(pb.Down, "items")
 
 
-def big_put(call: pb.Call, write: pb.Write, value: bytes) -> bytes:
-    """The frame of *call* with the one *write*, whose value is *value*."""
+def big_put(id: int, commit: pb.CommitRequest, write: pb.Write, value: bytes) -> bytes:
+    """The frame of the call *id* that is *commit* with the one *write*, whose value is *value*."""
     return _enclosed(
         [value],
         (WRITE_VALUE, write.SerializeToString()),
-        (COMMIT_WRITE, b""),
-        (CALL_COMMIT, call.SerializeToString()),
+        (COMMIT_WRITE, commit.SerializeToString()),
+        (CALL_COMMIT, pb.Call(id=id).SerializeToString()),
         (UP_CALL, b""),
     )
 

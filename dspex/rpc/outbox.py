@@ -118,16 +118,21 @@ class Outbox:
     # ---- sending -----------------------------------------------------------------------------------
 
     @property
+    def queued(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._out or self._dirty)
+
+    @property
     def busy(self) -> bool:
         """Whether something waits to be sent, or is on its way."""
-        return bool(self._out or self._dirty) or self.began is not None
+        return self.queued or self.began is not None
 
     async def emptied(self) -> None:
         """Return when everything is sent that was told."""
         while self.busy and not self.gone:
-            if self._emptied is None:
+            if self._emptied is None or self._emptied.done():
                 self._emptied = self._loop.create_future()
-            await asyncio.shield(self._emptied)
+            await self._emptied
 
     def flush(self) -> None:
         """Send what there is. Is called again by itself when what is on its way has gone."""
@@ -164,9 +169,8 @@ class Outbox:
             self.flush()
 
     def _settle(self) -> None:
-        if self._emptied is not None:
+        if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
-            self._emptied = None
         if self.closing and not self.ended.done():
             self.ended.set_result(None)
 

@@ -74,7 +74,7 @@ def put_call(
         if expect is not None:
             write.expect = expect
         if big:
-            return framing.big_put(call, write, value)
+            return framing.big_put(id, commit, write, value)
         write.value = value
         return up.SerializeToString()
     except (TypeError, ValueError) as error:

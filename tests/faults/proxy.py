@@ -50,10 +50,10 @@ class Proxy:
         self._loop.run_until_complete(self._serve())
         self._loop.call_soon(self._ready.set)
         self._loop.run_forever()
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        self._turns()  # in which those begin who have just come; a server that is closed loses them
         self._server.close()
-        self._turns()  # who has just come in is noted
-        for pair in list(self._pairs):
-            self._abort(pair)
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()
@@ -77,7 +77,11 @@ class Proxy:
     def url(self):
         return f"grpc+unix://{self.listen}" if self.listen else f"grpc://127.0.0.1:{self.port}"
 
-    async def _accept(self, reader, writer):
+    def _accept(self, reader, writer):
+        task = self._loop.create_task(self._forward(reader, writer))
+        task.add_done_callback(lambda _: writer.transport.abort())  # also if it never begins
+
+    async def _forward(self, reader, writer):
         self.opened += 1
         self.times.append(time.monotonic())
         if self.refuse:

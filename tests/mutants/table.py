@@ -30,6 +30,7 @@ PROMISES = "tests/stores/test_sqlite_promises.py"
 MEMORY = "tests/stores/test_contract_memory.py::TestMemory"
 CONTRACT = "tests/stores/test_contract_sqlite.py::TestSqlite"
 WATCHES = "tests/rpc/test_watches.py"
+LOAD = "tests/rpc/test_load.py"
 CONSISTENCY = "tests/rpc/test_consistency.py"
 RECONNECTING = "tests/rpc/test_reconnecting.py"
 JUMPS = "tests/rpc/test_jumps.py"
@@ -366,7 +367,7 @@ MUTANTS = (
         HUBS,
         "(self._size > BACKLOG or len(ring) > HISTORY)",
         "False",
-        f"{WATCHES}::test_w4_stopped_readers_hurt_nobody",
+        f"{LOAD}::test_w4_stopped_readers_hurt_nobody",
     ),
     Mutant(
         "unbounded-buffer",
@@ -374,7 +375,7 @@ MUTANTS = (
         OUTBOX,
         "            self._dirty[hub] = None\n            if self.began is None and not self.held:",
         "            self.catch_up(hub, hub.rev)\n            if self.began is None and not self.held:",
-        f"{WATCHES}::test_w4_stopped_readers_hurt_nobody",
+        f"{LOAD}::test_w4_stopped_readers_hurt_nobody",
     ),
     Mutant(
         "answers-made-at-once",

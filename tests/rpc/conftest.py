@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,27 @@ def demo():
 @pytest.fixture
 def session(store, demo):
     return demo(store, source="tests")
+
+
+@pytest.fixture
+def beside(server, remote, demo):
+    """A good client that works while others do not; it must never fail."""
+    session = demo(remote(server.url), "good")
+    stop, failed, done = threading.Event(), [], [0]
+
+    def work():
+        while not stop.wait(0.002):
+            try:
+                session.set("n", done[0])
+                assert session.get("n") == done[0]
+                done[0] += 1
+            except BaseException as error:
+                failed.append(error)
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield done
+    stop.set()
+    thread.join(20)
+    assert (failed, done[0] > 0) == ([], True)

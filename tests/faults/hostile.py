@@ -1,0 +1,45 @@
+"""Names that are none, and some that only look like it."""
+
+from __future__ import annotations
+
+NAMES = [
+    "",
+    "x",
+    "a" * 129,
+    "a" * 1_000_000,
+    "a/b",
+    "..",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "a\rb",
+    "\x1b[31m",
+    "a\u202eb",
+    "a\u2028b",
+    "é",
+    "e\u0301",
+    "__proto__",
+    "constructor",
+    "lc",
+    "py/object",
+    "__class__",
+    " n",
+    "n ",
+    "N",
+    "1n",
+    "-n",
+]
+IDS = [
+    "",
+    "a" * 64,
+    "a" * 65,
+    "a" * 1_000_000,
+    "../../etc/passwd",
+    "a/b",
+    "a.b",
+    "a\0b",
+    "demo\n",
+    "é",
+    "*",
+    "?",
+]
