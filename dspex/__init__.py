@@ -1,5 +1,7 @@
 """Live variables for LM programs."""
 
+from typing import TYPE_CHECKING
+
 from dspex.batches import Batch
 from dspex.changes import Change, Watch
 from dspex.claims import Claim
@@ -50,14 +52,17 @@ from dspex.kinds import (
     Tensor,
     Text,
 )
+from dspex.later import later
 from dspex.program import Program, defprogram
 from dspex.records import Record, Revision, SessionInfo, Snapshot
-from dspex.rollouts import Guard, Rollout
 from dspex.rules import rule
 from dspex.runs import Run
 from dspex.session import Session
 from dspex.stores import open_store
 from dspex.variables import Variable, defvariable
+
+if TYPE_CHECKING:
+    from dspex.rollouts import Guard, Rollout
 
 __all__ = [
     "Batch",
@@ -124,3 +129,5 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+__getattr__ = later(__name__, {"Guard": "rollouts", "Rollout": "rollouts"})

@@ -23,8 +23,8 @@ from dspex.plans import (
 from dspex.records import Snapshot
 from dspex.rules import Rule, abide
 from dspex.runs import Run
+from dspex.searchable import Searchable
 from dspex.session import Session
-from dspex.spaces.searchable import Searchable
 from dspex.variables import Variable
 
 __all__ = ["Program", "ProgramType", "defprogram"]

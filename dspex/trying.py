@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from dspex.feedback import Feedback
-from dspex.rollouts import Guard, Rollout
-
 if TYPE_CHECKING:
+    from dspex.rollouts import Guard, Rollout
     from dspex.runs import Run
     from dspex.session import Session
 
@@ -27,6 +25,8 @@ class Trying:
         Raises:
             InvalidValue: The run is of another session, or the score no finite number.
         """
+        from dspex.feedback import Feedback
+
         session = cast("Session", self)
         return Feedback.of(session).give(session, run, score)
 
@@ -51,4 +51,6 @@ class Trying:
             InvalidValue: The shares do not make 1, or a value is not one of *name*'s.
             RuleBroken: A rule is against one of the values.
         """
+        from dspex.rollouts import Guard, Rollout
+
         return Rollout(cast("Session", self), name, shares, key, guard if guard is not None else Guard())

@@ -88,7 +88,7 @@ def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
 # Validators
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Must:
     """A validator: the constraint must be what *expected* says and *test* finds."""
 
@@ -101,7 +101,7 @@ class Must:
             raise refusal(kind, field.name, self.expected, value)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class NotBelow:
     """A validator: the constraint must not be below *other*, which is declared before it."""
 

@@ -165,7 +165,7 @@ def thaw(value: Any) -> Any:
     return exact(value)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Freezer:
     room: int
     """

@@ -7,9 +7,9 @@ missing.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dspex.later import later
 from dspex.lm.extras import LOCAL, need_dspy
 from dspex.lm.models import adapter_for, default, local
 
@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncLocalEngine", "LocalEngine", "TerseAdapter", "adapter_for", "default", "local"]
 
-_rooms = {
-    "AsyncLocalEngine": "dspex.lm.engine",
-    "LocalEngine": "dspex.lm.engine",
-    "TerseAdapter": "dspex.lm.adapter",
-}
+_rooms = {"AsyncLocalEngine": "engine", "LocalEngine": "engine", "TerseAdapter": "adapter"}
+_room = later(__name__, _rooms)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _rooms:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    need_dspy(*LOCAL)
-    return getattr(import_module(_rooms[name]), name)
+    if name in _rooms:
+        need_dspy(*LOCAL)
+    return _room(name)

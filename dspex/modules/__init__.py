@@ -6,17 +6,22 @@ Importing this package imports no dspy; making a module that needs it does, and 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from dspex.later import later
 from dspex.modules.base import BoundModule, FunctionModule, Module, Modules, as_module, execute
-from dspex.modules.predictors import (
-    BestOfN,
-    ChainOfThought,
-    MultiChainComparison,
-    Predict,
-    ProgramOfThought,
-    ReAct,
-    Refine,
-    wrap,
-)
+
+if TYPE_CHECKING:
+    from dspex.modules.predictors import (
+        BestOfN,
+        ChainOfThought,
+        MultiChainComparison,
+        Predict,
+        ProgramOfThought,
+        ReAct,
+        Refine,
+        wrap,
+    )
 
 __all__ = [
     "BestOfN",
@@ -34,3 +39,5 @@ __all__ = [
     "execute",
     "wrap",
 ]
+
+__getattr__ = later(__name__, {name: "predictors" for name in __all__ if name not in globals()})

@@ -4,8 +4,9 @@ Optimizers: what looks for better values of a program's variables on a live sess
 Importing this package imports neither optuna nor dspy. Using it does, and says which extra is missing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dspex.later import later
 
 from .bandits import Bandit
 from .base import Optimizer
@@ -28,8 +29,4 @@ __all__ = [
     "as_dspy_module",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name != "as_dspy_module":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module("dspex.optimizers.bridge").as_dspy_module
+__getattr__ = later(__name__, {"as_dspy_module": "bridge"})

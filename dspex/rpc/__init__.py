@@ -4,7 +4,9 @@ Sessions between processes: the gRPC service, the store that speaks to it, and t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dspex.later import later
 
 if TYPE_CHECKING:
     from dspex.rpc.client import RemoteStore
@@ -12,13 +14,5 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteStore", "Server", "serve"]
 
-_ROOMS = {"RemoteStore": "client", "Server": "server", "serve": "server"}
-
-
-def __getattr__(name: str) -> Any:
-    # A client does not load the server, nor the other way round.
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+# A client does not load the server, nor the other way round.
+__getattr__ = later(__name__, {"RemoteStore": "client", "Server": "server", "serve": "server"})

@@ -13,7 +13,6 @@ from dspex.stores.base import Store, check_session_id
 from dspex.stores.export import Export
 from dspex.stores.ledger import MemoryLedger
 from dspex.stores.movable import MemoryHold, fill
-from dspex.stores.pieces import check_same
 
 __all__ = ["MemoryStore"]
 
@@ -71,6 +70,8 @@ class MemoryStore(Store):
             sink.end()
 
     def restore(self, session_id: str, export: Export) -> MemoryHold:
+        from dspex.stores.pieces import check_same
+
         ledger = MemoryLedger(
             self._lock,
             export.revision.epoch,

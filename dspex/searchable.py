@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dspex.spaces.space import SearchSpace
-
 if TYPE_CHECKING:
     from dspex.rules import Rule
+    from dspex.spaces.space import SearchSpace
     from dspex.variables import Variable
 
 __all__ = ["Searchable"]
@@ -41,5 +40,7 @@ class Searchable:
         Raises:
             InvalidDeclaration, InvalidValue, UnknownVariable: *candidates* do not fit.
         """
+        from dspex.spaces.space import SearchSpace
+
         declarations = [variable.declaration() for variable in cls.variables.values()]
         return SearchSpace.of(cls.__name__, declarations, cls._rules, candidates or {}, at or {})
