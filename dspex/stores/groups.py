@@ -48,25 +48,28 @@ class Turns(Generic[J]):
 
     def do(self, job: J) -> None:
         """Return when *job* is done, by this thread or by another; then look at `job.error`."""
-        self._mutex.acquire()
-        if self._busy:
-            job.gate = gate = threading.Lock()
-            gate.acquire()
-            self._waiting.append(job)
-            self._mutex.release()
-            try:
-                gate.acquire()
-            except BaseException:
+        turn = False
+        # A signal may raise after any call: what was begun until then is given up again.
+        try:
+            with self._mutex:
+                if not self._busy:
+                    turn = self._busy = True
+                else:
+                    job.gate = threading.Lock()
+                    job.gate.acquire()
+                    self._waiting.append(job)
+            if job.gate is not None:
+                job.gate.acquire()
+        except BaseException:
+            if turn:
+                self.end()
+            else:
                 self._abandon(job)
-                raise
-            if not job.leads:
-                return
-            group = self._take()
-        else:
-            self._busy = True
-            self._mutex.release()
-            group = [job]
-        self._lead(group)
+            raise
+        if turn:
+            self._lead([job])
+        elif job.leads:
+            self._lead(self._take())
 
     def do_at_once(self, job: J) -> bool:
         """Do *job* if nobody is at work and that can be told without waiting; whether it was done."""

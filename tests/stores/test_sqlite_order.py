@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from dspex import (
     VersionConflict,
 )
 from dspex.commits import Commit, Write
+from dspex.stores.groups import Job, Turns
 from dspex.testing.tools import until
 
 # ---- the order: disk, memory, answer, events ---------------------------------------------------------
@@ -172,6 +174,28 @@ def test_what_waits_when_its_session_is_deleted_is_refused(url, spy):
         )
         finish(threads, held)
         assert [type(None), type(None), SessionClosed] == [*map(type, errors)]
+
+
+class Interrupting(deque):
+    """Takes what is queued, and then it is as if the user had pressed Ctrl-C."""
+
+    def append(self, item):
+        super().append(item)
+        raise KeyboardInterrupt
+
+
+def test_a_caller_that_is_interrupted_as_it_queues_leaves_nothing_behind():
+    done = []
+    turns = Turns(done.append)
+    assert turns.begin()
+    turns._waiting = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        turns.do(Job())
+    assert not turns._waiting
+    turns.end()
+    job = Job()
+    turns.do(job)
+    assert done == [[job]]
 
 
 def test_a_caller_that_is_interrupted_while_it_waits_disturbs_nobody(url, script):
