@@ -129,7 +129,7 @@ def _parsed(text: str | bytes) -> Any:
         )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno} of the document"
-        line = error.doc.splitlines()[error.lineno - 1] if error.doc else ""
+        line = error.doc.split("\n")[error.lineno - 1]  # as JSON counts them
         raise errors.InvalidValue.expecting(f"JSON ({error.msg})", errors.shown(line, 60)).at(where) from None
     except UnicodeDecodeError as error:
         raise errors.InvalidValue.expecting("UTF-8", error.reason).at(

@@ -338,6 +338,7 @@ def test_a_document_that_is_wrong_is_refused_with_the_path(session, state, path,
     ("document", "sentence"),
     [
         ("", "line 1, column 1 of the document must be JSON (Expecting value) (got '')."),
+        ("{\n", "line 2, column 1 of the document must be JSON (Expecting property name"),
         ('{\n  "dspex": 1,\n  oops\n}', "line 3, column 3 of the document must be JSON (Expecting"),
         (b"\xff\xfe\xff", "byte 2 of the document must be UTF-8 (got truncated data)."),
         (b'{"dspex": "\xff"}', "byte 11 of the document must be UTF-8"),
