@@ -122,7 +122,8 @@ async def arun(
                 return await _acall(program, inputs, named)
         except TimeoutError:
             if limit.expired():
-                raise _too_late(program, timeout) from None
+                cancelled = _methods(program)[1] is not None
+                raise _too_late(program, timeout, cancelled=cancelled) from None
             raise
     except Exception as error:
         _note(error, program)
@@ -216,11 +217,15 @@ def _within(timeout: float, program: Program, call: Callable[[], Any]) -> Any:
         raise _too_late(program, timeout) from None
 
 
-def _too_late(program: Program, timeout: float) -> errors.DeadlineExceeded:
+def _too_late(program: Program, timeout: float, *, cancelled: bool = False) -> errors.DeadlineExceeded:
     name = type(program).__name__
+    rest = (
+        "It was cancelled."
+        if cancelled
+        else "A thread cannot be ended from outside: what it was doing goes on in the background."
+    )
     return errors.DeadlineExceeded(
-        f"{name} on session '{program.session.id}' took longer than {timeout} s. A thread cannot be ended "
-        "from outside: what it was doing goes on in the background.",
+        f"{name} on session '{program.session.id}' took longer than {timeout} s. {rest}",
         program=name,
         session=program.session.id,
         seconds=timeout,

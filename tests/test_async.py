@@ -193,6 +193,7 @@ def test_arun_that_takes_too_long_is_cancelled():
         with pytest.raises(DeadlineExceeded) as late:
             asyncio.run(Slow.arun(session=session, timeout=0.02))
         assert (cancelled, late.value.seconds, late.value.session) == ([True], 0.02, "late")
+        assert str(late.value) == "Slow on session 'late' took longer than 0.02 s. It was cancelled."
 
 
 def test_a_timeout_of_aforward_itself_is_its_own(session):
