@@ -241,6 +241,8 @@ class Session(Placing, AsyncVerbs, Trying):
         expected = expect or {}
         if not isinstance(values, Mapping):
             raise errors.InvalidValue.expecting("values by name", errors.shown(values)).at("values")
+        if not isinstance(expected, Mapping):
+            raise errors.InvalidValue.expecting("versions by name", errors.shown(expected)).at("expect")
         if not expected.keys() <= values.keys():
             extra = errors.listed(expected.keys() - values.keys())
             raise errors.InvalidValue.expecting("versions of names that are set", extra).at("expect")

@@ -118,7 +118,8 @@ class RemoteLedger(Replica):
             raise errors.unknown_variable(f"session '{self.id}'", name, self.schema.kinds)
 
     def _check_expect(self, name: str, expect: int) -> None:
-        if not 0 <= expect < 2**63:  # no version is that, and no message has room for it
+        # No version is anything else, and no message has room for it.
+        if type(expect) is not int or not 0 <= expect < 2**63:
             self._check_alive()
             raise refusals.version_conflict(self.id, name, self.live[name].version, expect)
 

@@ -173,7 +173,7 @@ class MemoryLedger(Movable):
                 records: Any = self.records
                 last = records[name]
                 version = last.version
-                if expect is not None and expect != version:
+                if expect is not None and (type(expect) is not int or expect != version):
                     raise refusals.version_conflict(self.id, name, version, expect)
                 rev = self.rev + 1
                 change = Change(
@@ -367,7 +367,7 @@ class MemoryLedger(Movable):
     def _check_version(self, name: str, expect: int | None, schema: Schema) -> None:
         if expect is not None:
             version = self._last(name, schema).version
-            if expect != version:
+            if type(expect) is not int or expect != version:
                 raise refusals.version_conflict(self.id, name, version, expect)
 
     def _last(self, name: str, schema: Schema) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from dspex import errors
 from dspex.records import Revision
@@ -76,8 +77,11 @@ def refused(session: str, name: str, error: Exception, known: Collection[str]) -
     return errors.unknown_variable(f"session '{session}'", name, known)
 
 
-def version_conflict(session: str, name: str, version: int, expected: int) -> errors.VersionConflict:
-    """*name* is at *version*."""
+def version_conflict(session: str, name: str, version: int, expected: Any) -> errors.DspexError:
+    """*name* is at *version*; or what was *expected* is no version."""
+    if type(expected) is not int:
+        expecting = f"a version of '{name}', an integer"
+        return errors.InvalidValue.expecting(expecting, errors.shown(expected)).at("expect", session)
     return errors.VersionConflict(
         f"'{name}' in session '{session}' is at version {version}, not {expected}: someone set it "
         "since. Read it again and retry.",

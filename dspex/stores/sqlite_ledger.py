@@ -137,7 +137,7 @@ class SqliteLedger(MemoryLedger):
         ):
             return None
         last = self.records[name]
-        if expect is not None and expect != last.version:
+        if expect is not None and (type(expect) is not int or expect != last.version):
             raise refusals.version_conflict(self.id, name, last.version, expect)
         key, rev, version, now = self._key, self.rev + 1, last.version + 1, time.time()
         interrupt = database.write_now(

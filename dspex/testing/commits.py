@@ -113,6 +113,16 @@ class CommitContract:
         assert (caught.value.facts["version"], caught.value.facts["expected"]) == (1, 0)
         assert session.set("a", 2, expect=1).version == 2
 
+    @pytest.mark.parametrize("version", [True, 1.0, "1", [1]])
+    def test_what_is_no_version_is_not_expected(self, session: Session, version: Any) -> None:
+        session.set("a", 1)
+        with pytest.raises(errors.InvalidValue) as caught:
+            session.set("a", 2, expect=version)
+        assert str(caught.value).startswith("expect must be a version of 'a', an integer (got ")
+        with pytest.raises(errors.InvalidValue):
+            session.update({"a": 2, "b": 2}, expect={"a": version})
+        assert (session.get("a"), session.record("a").version) == (1, 1)
+
     def test_of_writers_that_expect_the_same_version_one_wins(self, opens: Opens) -> None:
         handles = [opens("race") for _ in range(4)]
         handles[0].register("a", Integer(), initial=0)

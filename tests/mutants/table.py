@@ -247,7 +247,7 @@ MUTANTS = (
         "versions-are-not-looked-at",
         "a write happens whatever version it expects",
         LEDGER,
-        "            if expect != version:\n"
+        "            if type(expect) is not int or expect != version:\n"
         "                raise refusals.version_conflict(self.id, name, version, expect)\n",
         "",
         f"{CONTRACT}::test_no_swap_is_lost",

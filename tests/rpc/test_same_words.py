@@ -35,7 +35,9 @@ def _attempts():
         yield lambda s, v=value: s.set("n", 1, {"why": v})
         yield lambda s, v=value: s.set("n", 1, v)
         yield lambda s, v=value: s.set("n", 1, source=v) if v is not None else s.get("nothing")
-        yield lambda s, v=value: s.set("n", 1, expect=v) if type(v) is int else s.get("nothing")
+        yield lambda s, v=value: s.set("n", 1, expect=v)
+        yield lambda s, v=value: s.update({"a": 1, "n": 1}, expect={"n": v})
+        yield lambda s, v=value: s.update({"n": 1}, expect=v)
         yield lambda s, v=value: s.register("late", Integer(), initial=v)
     for name in [*NAMES, "\ud800", 7, None]:
         yield lambda s, n=name: s.set(n, 1)
