@@ -255,8 +255,7 @@ class _Link:
             else:
                 self._answer_commit(id, hub, receipt)
             return None
-        commit = service.prepare(hub, request, self.size)
-        running = service.in_thread(hub.ledger.commit, commit)
+        running = service.committing(hub, request, self.size)
         self._running.add(running)
         running.add_done_callback(partial(self._committed, id, hub))
         return self._room()

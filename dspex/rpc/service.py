@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from dspex import errors
-from dspex.commits import Commit, Receipt, Schema
+from dspex.commits import Receipt, Schema
 from dspex.records import Record, Snapshot
 from dspex.rpc import messages, requests
 from dspex.rpc.auth import ANYONE, Caller
@@ -225,10 +225,18 @@ class Service:
             at, records = (snapshot.revision.epoch, snapshot.revision.rev), list(snapshot.records.values())
         return messages.opened(hub.session, hub.channel, start, at, schema=ledger.schema, records=records)
 
-    def prepare(self, hub: Hub, request: pb.CommitRequest, size: int) -> Commit:
-        """The commit that *request* asks for, if it is within the limits."""
-        self._within(hub, request, size)
-        return requests.commit_of(request, hub.ledger.schema)
+    def committing(self, hub: Hub, request: pb.CommitRequest, size: int) -> asyncio.Future[Receipt]:
+        """Do what *request* asks for, if it is within the limits, in a thread."""
+        reserved = self._within(hub, request, size)
+        try:
+            commit = requests.commit_of(request, hub.ledger.schema)
+        except BaseException:
+            self._settle(hub, reserved)
+            raise
+        running = self.in_thread(hub.ledger.commit, commit)
+        if reserved:
+            running.add_done_callback(lambda _: self._settle(hub, reserved))
+        return running
 
     def check_fits(self, session: str, export: Export) -> None:
         """Refuse a session whose values are larger than one may be, or than there is room."""
@@ -248,37 +256,62 @@ class Service:
                 limit=limits.value_bytes,
             )
 
-    def _within(self, hub: Hub, request: pb.CommitRequest, size: int) -> None:
+    def _within(self, hub: Hub, request: pb.CommitRequest, size: int) -> Collection[str]:
+        """Refuse what is beyond the limits; the names to settle when it is known what became of *request*."""
         bucket = hub.commits
         if bucket is None:
             bucket = hub.commits = Bucket(self.limits.commits)
         bucket.take(f"commits in session '{hub.session}'")
         if size > self.limits.words:
             requests.check_words(request, self.limits.words)
-        if size > LARGE or hub.sizes:
-            self._count(hub, request)
+        return self._reserve(hub, request) if size > LARGE or hub.sizes else ()
 
-    def _count(self, hub: Hub, request: pb.CommitRequest) -> None:
+    def _reserve(self, hub: Hub, request: pb.CommitRequest) -> Collection[str]:
+        """Count what *request* would keep here, if there is room; the names that were counted."""
         if hub.sizes is None:
             hub.sizes = {}
         sizes = hub.sizes
+        kinds = hub.ledger.schema.kinds
+        asked = {}
+        for data in request.declare:
+            if len(data) >= LARGE and (name := requests.declaration_of(data).name) not in kinds:
+                asked[name] = len(data)
         for write in request.writes:
-            size = len(write.value)
-            if size < LARGE and write.name not in sizes:
-                continue
-            more = size - sizes.get(write.name, 0)
-            if more > 0:
-                self._check_bytes(hub.session, sum(sizes.values()) + more, more)
-            self._bytes += more
-            if size >= LARGE:
-                sizes[write.name] = size
-            else:
-                del sizes[write.name]
-                self._bytes -= size
+            if len(write.value) >= LARGE or write.name in sizes:
+                asked[write.name] = max(len(write.value), asked.get(write.name, 0))
+        more = sum(size - sizes.get(name, 0) for name, size in asked.items())
+        if more > 0:
+            self._check_bytes(hub.session, sum(sizes.values()) + more, more)
+        sizes.update(asked)
+        self._bytes += more
+        return asked
+
+    def _settle(self, hub: Hub, names: Collection[str]) -> None:
+        """Count what the session has of *names*, whatever was to become of them."""
+        sizes = hub.sizes
+        if not sizes or self.hubs.get(hub.session) is not hub:
+            return
+        ledger = hub.ledger
+        try:
+            records = {name: ledger.records[name] for name in names if name in ledger.records}
+        except errors.DspexError:  # it has ended, and everything that it has is about to be let go of
+            records = {}
+        there = _sizes(ledger.schema, records)
+        for name in names:
+            self._bytes += there.get(name, 0) - sizes.pop(name, 0)
+        sizes.update(there)
 
     def commit(self, hub: Hub, request: pb.CommitRequest, size: int) -> Receipt:
         """Do what *request*, which came in *size* bytes, asks for, in this thread."""
-        self._within(hub, request, size)
+        reserved = self._within(hub, request, size)
+        if not reserved:
+            return self._made(hub, request)
+        try:
+            return self._made(hub, request)
+        finally:
+            self._settle(hub, reserved)
+
+    def _made(self, hub: Hub, request: pb.CommitRequest) -> Receipt:
         ledger, ops = hub.ledger, hub.ops
         op = request.op
         # Such a ledger lives no longer than this hub, which can therefore remember what was done.
@@ -307,8 +340,8 @@ class Service:
         size = request.ByteSize()
         if not hub.ledger.blocking:
             return messages.replies_with_changes(hub.ledger.schema, self.commit(hub, request, size))
-        commit = self.prepare(hub, request, size)
-        receipt = await self.in_thread(hub.ledger.commit, commit)
+        # A caller who leaves does not take the commit back, which has to be counted when it is made.
+        receipt = await asyncio.shield(self.committing(hub, request, size))
         return messages.replies_with_changes(hub.ledger.schema, receipt)
 
     async def snapshot(self, caller: Caller, request: pb.SnapshotRequest) -> Iterator[pb.SnapshotReply]:

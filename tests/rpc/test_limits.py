@@ -58,3 +58,27 @@ def test_the_values_of_a_session_and_of_a_server_are_bounded(serving, remote):
     second.set("b", "x" * 7_000)
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_what_is_refused_takes_no_room(serving, remote, tmp_path, kind):
+    url = {"memory": "memory://room", "sqlite": f"sqlite:///{tmp_path}/room.db"}[kind]
+    server = serving(url, limits=Limits(session_bytes=20_000, value_bytes=30_000, commits=1e6))
+    with Session("one", store=remote(server.url)) as session:
+        for name in "abc":
+            session.register(name, Text(), initial="")
+        for _ in range(2):
+            for name in "abc":
+                with pytest.raises(errors.VersionConflict):
+                    session.set(name, "x" * 12_000, expect=7)
+        session.set("a", "x" * 12_000)
+
+
+def test_initial_values_take_room_too(serving, remote):
+    server = serving(limits=Limits(session_bytes=20_000, value_bytes=30_000, commits=1e6))
+    with Session("one", store=remote(server.url)) as session:
+        session.register("a", Text(), initial="x" * 12_000)
+        with pytest.raises(LimitExceeded, match="session 'one' would take"):
+            session.register("b", Text(), initial="x" * 12_000)
+        assert list(session.variables) == ["a"]
+        session.register("a", Text(), initial="x" * 12_000)
