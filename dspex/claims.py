@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from dspex import errors
 from dspex.commits import ClaimRequest, Commit, Receipt, Write
 
 if TYPE_CHECKING:
@@ -90,8 +91,13 @@ class Claim:
         self._entered = _active.set((*_active.get(), self))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._entered is not None:
             _active.reset(self._entered)
-        if not self.session.closed:
+        if self.session.closed:
+            return
+        try:
             self.release()
+        except errors.DspexError:
+            if kind is None:  # else what the block raised is what to hear of; the claim ends with its time
+                raise

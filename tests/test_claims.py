@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from dspex import Claimed, InvalidName, InvalidValue, LimitExceeded, Session, UnknownVariable
+from dspex import Claimed, InvalidName, InvalidValue, LimitExceeded, Session, SessionClosed, UnknownVariable
 
 
 @pytest.fixture
@@ -274,6 +274,14 @@ def test_a_closed_session_does_not_fail_at_the_end_of_the_block(session):
     with session.claim(["n"], owner="tuner", ttl=30):
         session.close()
     assert session.closed
+
+
+def test_what_the_block_raises_is_not_hidden_by_a_release_that_fails(session, store):
+    with pytest.raises(ZeroDivisionError), session.claim(["n"], owner="tuner", ttl=30):
+        Session("demo", store=store).delete()
+        raise ZeroDivisionError
+    with pytest.raises(SessionClosed):
+        session.get("n")
 
 
 @pytest.mark.parametrize("ttl", [0, -1, float("inf"), float("nan")])
