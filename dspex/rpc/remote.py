@@ -37,7 +37,7 @@ class RemoteLedger(Replica):
         try:
             kind = self.schema.kinds[name]
             stored = kind.check(value)
-        except (KeyError, errors.InvalidValue, errors.LimitExceeded) as error:
+        except (KeyError, TypeError, errors.InvalidValue, errors.LimitExceeded) as error:
             self._refuse(name, error)
         if expect is not None:
             self._check_expect(name, expect)
@@ -73,7 +73,7 @@ class RemoteLedger(Replica):
         for write in commit.writes:
             try:
                 stored = kinds[write.name].check(write.value)
-            except (KeyError, errors.InvalidValue, errors.LimitExceeded) as error:
+            except (KeyError, TypeError, errors.InvalidValue, errors.LimitExceeded) as error:
                 self._refuse(write.name, error)
             if write.expect is not None:
                 self._check_expect(write.name, write.expect)
@@ -104,14 +104,9 @@ class RemoteLedger(Replica):
         return receipt
 
     def _refuse(self, name: str, error: Exception) -> Never:
-        if isinstance(error, errors.InvalidValue):
-            raise error.at(name, self.id) from None
-        if isinstance(error, errors.LimitExceeded):
-            raise errors.LimitExceeded(
-                f"{name}: {error.message} In session '{self.id}'.", name=name, **error.facts
-            ) from None
-        self._check_alive()
-        raise errors.unknown_variable(f"session '{self.id}'", name, self.schema.kinds) from None
+        if not isinstance(error, errors.DspexError):
+            self._check_alive()
+        raise refusals.refused(self.id, name, error, self.schema.kinds) from None
 
     def _check_text(self, name: Any) -> None:
         if not _text(name):
