@@ -32,6 +32,19 @@ class Condition:
         return any(type(one) is type(value) and one == value for one in self.values)
 
 
+WORDS = 16 * 1024
+"""Characters of a description, and of an owner."""
+
+
+def _check_words(declared: Declaration, field: attrs.Attribute[str], words: Any) -> None:
+    if not isinstance(words, str) or len(words) > WORDS:
+        raise errors.InvalidDeclaration(
+            f"the {field.name} of '{declared.name}' must be text of at most {WORDS} characters (got "
+            f"{errors.shown(words)}).",
+            name=declared.name,
+        )
+
+
 @attrs.frozen
 class Declaration:
     """That a session has a variable: its kind, its initial value, and who says so."""
@@ -40,8 +53,8 @@ class Declaration:
     kind: Kind[Any]
     initial: Any
     """As the kind stores it."""
-    description: str = ""
-    owner: str = ""
+    description: str = attrs.field(default="", validator=_check_words)
+    owner: str = attrs.field(default="", validator=_check_words)
     """The program class that declares it; empty for `Session.register`."""
     tunable: bool = True
     """Whether an optimizer may search for a better value."""

@@ -395,3 +395,14 @@ def test_a_declaration_that_comes_late_is_refused(late):
 def test_what_a_class_declares_cannot_be_changed(mapping):
     with pytest.raises(TypeError):
         getattr(Agent, mapping)["late"] = Agent.temperature
+
+
+@pytest.mark.parametrize("words", [7, None, "x" * 16_385])
+def test_a_description_is_text_and_no_book(words):
+    with Session() as session:
+        with pytest.raises(InvalidDeclaration) as caught:
+            session.register("n", int, initial=0, description=words)
+        assert str(caught.value).startswith(
+            "the description of 'n' must be text of at most 16384 characters (got "
+        )
+        session.register("n", int, initial=0, description="x" * 16_384)

@@ -53,6 +53,8 @@ def _attempts():
     for ttl in [0, -1, math.nan, math.inf, "1", None]:
         yield lambda s, t=ttl: s.claim(["b"], owner="me", ttl=t)
     yield lambda s: s.update({f"x{index}": 1 for index in range(10_000)})
+    for words in [7, None, "x" * 16_385]:
+        yield lambda s, w=words: s.register("described", Integer(), initial=0, description=w)
     yield lambda s: s.set([], 1)
     yield lambda s: s.history([])
     yield lambda s: s.set("n", 1, expect=-1)
