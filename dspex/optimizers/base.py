@@ -17,7 +17,6 @@ An author writes `_search`, which spends the budget on trials and returns them.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,16 @@ import attrs
 from dspex import errors
 from dspex.evaluation.datasets import dataset
 from dspex.evaluation.evaluate import class_of
-from dspex.optimizers.studies import MINIMIZED, OBJECTIVES, Choose, Study, Trial, baseline_of, pareto
+from dspex.optimizers.studies import (
+    MINIMIZED,
+    OBJECTIVES,
+    Choose,
+    Study,
+    Trial,
+    baseline_of,
+    new_name,
+    pareto,
+)
 from dspex.optimizers.trials import TTL, Budget, Trials, kept, nothing_to_tune
 from dspex.program import Program
 from dspex.records import check_name
@@ -150,13 +158,13 @@ class Optimizer(ABC):
         self.commit = commit
         self.on_trial = on_trial
 
+    def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
+        """The variables that a search on *session* would claim and set: by default those of *space*."""
+        return list(space)
+
     @abstractmethod
     def _search(self, search: Search) -> Found:
         """Spend the budget of *search* on trials."""
-
-    def _names(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
-        """A hook: what this optimizer tunes; by default the dimensions of the space."""
-        return list(space)
 
     def _extend(self, search: Search) -> Search:
         """A hook: *search* with more candidates, made within its budget."""
@@ -195,12 +203,10 @@ class Optimizer(ABC):
         val = train if valset is None else dataset(valset, program=program)
         session.attachment(program, lambda: program.bind(session))
         space = program.search_space(self.candidates, at=session.snapshot())
-        names = self._names(program, session, space)
+        names = self.tuned(program, session, space)
         if not names:
             raise nothing_to_tune(space)
-        name = (
-            self.study if self.study is not None else f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
-        )
+        name = self.study if self.study is not None else new_name(program)
         budget = Budget(self.seconds, self.lm_calls)
         trials = Trials(
             program,

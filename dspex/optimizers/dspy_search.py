@@ -58,7 +58,7 @@ class DSPyOptimizer(Optimizer):
         self.lm = lm
         self.most = most
 
-    def _names(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
+    def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
         return proposals.prompts_of(program, session)
 
     def _search(self, search: Search) -> Found:

@@ -51,7 +51,7 @@ class JointOptimizer(OptunaOptimizer):
         self.demo_sizes = tuple(demo_sizes)
         self.lm = lm
 
-    def _names(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
+    def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
         return list(dict.fromkeys([*space, *proposals.prompts_of(program, session)]))
 
     def _first(self, search: Search) -> Sequence[Mapping[str, Any]]:

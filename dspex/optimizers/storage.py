@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dspex.optimizers.base import Search
     from dspex.spaces import SearchSpace
 
-__all__ = ["KEY", "NewSpace", "need_optuna", "open_study", "quietly", "trial_of"]
+__all__ = ["KEY", "NewSpace", "need_optuna", "open_study", "quietly", "trial_of", "unusable"]
 
 KEY = "dspex"
 """The user attribute, of a study and of each trial, that has what Optuna does not know."""
@@ -72,10 +72,10 @@ def open_study(
     except errors.DspexError:
         raise
     except (ValueError, OSError, optuna.exceptions.OptunaError) as error:
-        raise _unusable(storage, error) from error
+        raise unusable(storage, error) from error
     except Exception as error:
         if type(error).__module__.startswith("sqlalchemy"):
-            raise _unusable(storage, error) from error
+            raise unusable(storage, error) from error
         raise
 
 
@@ -104,7 +104,8 @@ def _opened(
     return newer, notes
 
 
-def _unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
+def unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
+    """*storage* cannot be opened, read or written."""
     return errors.StoreUnavailable(
         f"the study storage {errors.shown(storage, 80)} cannot be used: {str(error).splitlines()[0]}",
         storage=str(storage),
@@ -152,16 +153,20 @@ def _moved(space: SearchSpace, old: Any, new: Any, known: Mapping[str, Any]) -> 
     return [f"{kept} trials of the older space are kept", *notes]
 
 
-def trial_of(frozen: Any, space: SearchSpace) -> Trial:
-    """An `optuna.trial.FrozenTrial` of this space as one of ours."""
+def trial_of(frozen: Any, space: SearchSpace | None = None) -> Trial:
+    """An `optuna.trial.FrozenTrial` of *space* as one of ours; without a space it has no point."""
     said = frozen.user_attrs.get(KEY, {})
-    point = space.active(exports.point_of(space.dimensions, frozen.params))
+    if space is None:
+        point, shown = {}, said.get("shown", frozen.params)
+    else:
+        point = space.active(exports.point_of(space.dimensions, frozen.params))
+        shown = space.encode(point)
     state = said.get("state", "running" if not frozen.state.is_finished() else "failed")
     interval = said.get("interval")
     return Trial(
         frozen.number,
         point,
-        space.encode(point),
+        shown,
         state,
         interval=None if interval is None else tuple(interval),
         **{name: said.get(name) for name in ("score", "seconds", "cost", "lm_calls", "tokens", "error")},
