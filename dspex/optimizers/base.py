@@ -66,6 +66,8 @@ class Search:
     """What is claimed, and may be set."""
     notes: Sequence[str] = ()
     """What became known on the way."""
+    candidates: Mapping[str, Sequence[Any]] = attrs.field(factory=dict)
+    """What was made on the way, by name: a study that is kept keeps them, as they would not be made again."""
 
     def with_candidates(
         self, candidates: Mapping[str, Sequence[Any]], *, only: bool = False, notes: Sequence[str] = ()
@@ -75,7 +77,8 @@ class Search:
         if only:
             space = space.only(candidates)
         trials = attrs.evolve(self.trials, space=space)
-        return attrs.evolve(self, space=space, trials=trials, notes=(*self.notes, *notes))
+        notes = (*self.notes, *notes)
+        return attrs.evolve(self, space=space, trials=trials, notes=notes, candidates=candidates)
 
 
 @attrs.frozen
@@ -103,13 +106,15 @@ class Optimizer(ABC):
         lm_calls: The calls of language models that it may make.
         num_threads: Examples of one trial at the same time.
         deadline: Seconds for each example.
-        screen: Examples after which a trial that is clearly worse than the best is given up; None for never.
         pool: Where to run the examples, if not in this process.
-        seed: The same one gives the same candidates.
+        seed: The same one gives the same candidates, as far as the models give the same answers.
         study: The name of the study.
         commit: Whether the winner is committed to the session.
         on_trial: Called with each finished trial.
     """
+
+    screen: int | None = None
+    """Examples after which a trial that is clearly worse than the best is given up; None for never."""
 
     def __init__(
         self,
@@ -122,7 +127,6 @@ class Optimizer(ABC):
         lm_calls: int | None = None,
         num_threads: int = 1,
         deadline: float | None = None,
-        screen: int | None = None,
         pool: Pool | None = None,
         seed: int = 0,
         study: str | None = None,
@@ -131,7 +135,7 @@ class Optimizer(ABC):
     ) -> None:
         if not callable(metric):
             raise errors.InvalidValue.expecting("a function", errors.shown(metric)).at("metric")
-        for name, bound in (("seconds", seconds), ("lm_calls", lm_calls), ("screen", screen)):
+        for name, bound in (("seconds", seconds), ("lm_calls", lm_calls)):
             if bound is not None and not bound > 0:
                 raise errors.InvalidValue.expecting("more than 0", errors.shown(bound)).at(name)
         unknown = [one for one in objectives if one not in OBJECTIVES]
@@ -151,7 +155,6 @@ class Optimizer(ABC):
         self.lm_calls = lm_calls
         self.num_threads = num_threads
         self.deadline = deadline
-        self.screen = screen
         self.pool = pool
         self.seed = seed
         self.study = None if study is None else check_name(study)

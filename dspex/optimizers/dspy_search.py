@@ -68,6 +68,7 @@ class DSPyOptimizer(Optimizer):
             self.metric,
             settings=self.settings,
             model=self.lm,
+            seed=self.seed,
             compiling=self.compiling,
         )
         points = [{name: point[name] for name in search.names if name in point} for point in points]
