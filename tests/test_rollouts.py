@@ -127,6 +127,20 @@ def test_what_somebody_sets_meanwhile_stays_and_ends_the_rollout(live):
     )
 
 
+def test_what_somebody_sets_while_it_ends_stays(live, monkeypatch):
+    rollout = live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user")
+    set_ = Session.set
+
+    def overtaking(self, *arguments, **options):
+        monkeypatch.undo()
+        set_(self, "strategy", "c", source="operator")
+        return set_(self, *arguments, **options)
+
+    monkeypatch.setattr(Session, "set", overtaking)
+    rollout.close()
+    assert ("overtaken", "c") == (rollout.state, live.get("strategy"))
+
+
 def test_a_second_process_with_the_same_rollout_does_not_end_the_first(live):
     shares = {"a": 0.5, "b": 0.5}
     with live.rollout("strategy", shares, key="user") as first:

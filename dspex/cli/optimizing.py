@@ -70,7 +70,8 @@ def optimize(
     optimizer: Annotated[
         Searcher,
         typer.Option(
-            "--optimizer", help="Search numbers and choices, prompts and demos as well, or only these."
+            "--optimizer",
+            help="optuna: numbers and choices; joint: prompts and demos as well; dspy: only these.",
         ),
     ] = "optuna",
     trials: Annotated[
