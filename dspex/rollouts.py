@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard", "Rollout", "State"]
 
-State: TypeAlias = Literal["running", "promoted", "rolled back", "inconclusive", "closed"]
+State: TypeAlias = Literal["running", "promoted", "rolled back", "inconclusive", "closed", "overtaken"]
 
 LEAST = 20
 """The fewest scores of each value with which the test means anything."""
@@ -83,7 +83,8 @@ class Rollout:
     What `Session.rollout` returns: runs get a share of the values each, until one is promoted or all are
     given up.
 
-    The session's own value stays as it is meanwhile; only runs made through `run` get another.
+    The session's own value stays as it is meanwhile; only runs made through `run` get another. When somebody
+    else sets the variable to another value, the rollout is over: `overtaken`, and what they have set stays.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Rollout:
         """The value for *key*: always the same one while the rollout runs; then what was decided."""
         import hashlib
 
-        if self.state != "running":
+        if self.state != "running" or self._overtaken():
             return self.session.get(self.name)
         salted = f"{self.session.id}:{self.name}:{key}".encode()
         at = int.from_bytes(hashlib.sha256(salted).digest()[:8], "big") / 2**64
@@ -173,7 +174,18 @@ class Rollout:
         if value is not None:
             self._score(value, score)
 
+    def _overtaken(self) -> bool:
+        if self.session.get(self.name) == self.baseline:
+            return False
+        with self._lock:
+            if self.state == "running":
+                self.state = "overtaken"
+        self._leave()
+        return True
+
     def _score(self, value: Any, score: float) -> None:
+        if self._overtaken():
+            return
         with self._lock:
             if self.state != "running":
                 return
@@ -226,7 +238,15 @@ class Rollout:
     def _note(self, state: str, why: Mapping[str, Any], value: Any = None) -> None:
         """Write to the history of the variable: what was there, or what was decided."""
         set_to = self.baseline if value is None else value
-        self.session.set(self.name, set_to, {"rollout": state, **why}, source="rollout")
+        while (record := self.session.record(self.name)).value == self.baseline:
+            try:
+                self.session.set(
+                    self.name, set_to, {"rollout": state, **why}, source="rollout", expect=record.version
+                )
+            except errors.VersionConflict:
+                continue
+            return
+        self.state = "overtaken"
 
     def close(self) -> None:
         """End it undecided: what was there before stays."""

@@ -2,8 +2,9 @@
 08 Optimize: a study over temperature, strategy and demos together, on a real model and a live session.
 
 The model is the small local one. The agent of example 02 starts badly: no examples, warm, and asked to reason
-without having seen how. The study has about a minute. Its candidates run on forks; the live session changes
-once, at the end, when the winner is committed with the study's name and score; and one line takes it back.
+without having seen how. The study has about a minute to make 7 of 10 answers right that nobody has seen. Its
+candidates run on forks. The live session changes once, at the end, when the winner is committed with study,
+trial and score; and one line takes it back.
 """
 
 import argparse
@@ -11,15 +12,16 @@ import logging
 import random
 import warnings
 
-from rich.console import Console
-
 from dspex import Demos, Float, ModuleChoice, Program, Session, defvariable
 from dspex.evaluation import evaluate, exact_match
 from dspex.modules import ChainOfThought, Predict
 from dspex.optimizers import JointOptimizer
 
-logging.getLogger("dspy").setLevel(logging.ERROR)  # of answers that are cut short, which the metric knows
+logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)  # answers that are cut short: the metric knows
 warnings.filterwarnings("ignore", module="optuna")
+
+GOAL = 0.7
+"""Of the questions that are held out."""
 
 
 class ResearchAgent(Program):
@@ -30,7 +32,8 @@ class ResearchAgent(Program):
     demos = defvariable(Demos(fields=("question", "answer"), max_items=8), initial=[])
 
     def init(self):
-        settings = {"temperature": ResearchAgent.temperature, "demos": ResearchAgent.demos, "max_tokens": 40}
+        settings = {"temperature": ResearchAgent.temperature, "demos": ResearchAgent.demos}
+        settings |= {"max_tokens": 40, "seed": 8}  # with a seed, the same settings give the same answers
         self.modules["Predict"] = Predict("question -> answer", **settings)
         self.modules["ChainOfThought"] = ChainOfThought("question -> answer", **settings)
 
@@ -52,26 +55,28 @@ def examples(seed=1):
     return rows[:12], rows[12:36], rows[36:]
 
 
-def show(console, trial):
+def show(trial):
     """A line for each trial."""
     values = ", ".join(f"{name}={value}" for name, value in trial.shown.items())
     score = f"{trial.score:.2f} on {trial.items:2}" if trial.score is not None else trial.error
-    console.print(f"  {trial.number:3} {score} {trial.state:9} {values}", highlight=False, markup=False)
+    print(f"  {trial.number:3} {score} {trial.state:9} {values}")
 
 
 def said(session):
-    """What the session has."""
-    yield f"temperature {session.get('temperature'):.2f},"
-    yield f"{session.get('reasoning_strategy')},"
-    yield f"{len(session.get('demos'))} demos"
+    """What the session has, and who has set it why."""
+    demos = session.record("demos")
+    values = f"temperature {session.get('temperature'):.2f}, {session.get('reasoning_strategy')}"
+    by = f"\n  set by '{demos.source}': {dict(demos.metadata)}" if demos.version else ""
+    return f"{values}, {len(demos.value)} demos{by}"
 
 
-def main(console, seconds, unseen, report):
+def main(chosen):
     trainset, valset, held_out = examples()
-    held_out = held_out[:unseen]
+    held_out = held_out[: chosen.held_out]
     with Session("prod", source="operator") as session:
         agent = ResearchAgent.bind(session)
-        console.print(f"held out, before: {evaluate(agent, held_out, exact_match)}", highlight=False)
+        print(f"live at first: {said(session)}")
+        print(f"held out, before: {evaluate(agent, held_out, exact_match)}")
 
         optimizer = JointOptimizer(
             exact_match,
@@ -79,32 +84,33 @@ def main(console, seconds, unseen, report):
             demo_sets=8,
             first=[{"temperature": 0.0}],
             screen=6,
-            trials=100,
-            seconds=seconds,
+            trials=chosen.trials,
+            seconds=chosen.seconds,
             storage=None,
             study="minute",
-            on_trial=lambda trial: show(console, trial),
+            on_trial=show,
         )
-        study = optimizer.compile(agent, trainset=trainset, valset=valset)
-
+        study = optimizer.compile(agent, trainset=trainset, valset=valset[: chosen.tried_on])
         if study.receipt is None:
-            console.print("nothing better was found in that time; the session is as it was")
+            print("nothing better was found in that time; the session is as it was")
             return
-        console.print(f"held out, after:  {evaluate(agent, held_out, exact_match)}", highlight=False)
-        winner = session.record("temperature")
-        console.print("live now:", *said(session), highlight=False)
-        console.print(f"  set by '{winner.source}': {dict(winner.metadata)}", highlight=False)
-        if report:
-            console.print(f"report: {study.report(report)}", highlight=False)
+
+        after = evaluate(agent, held_out, exact_match)
+        print(f"held out, after: {after}")
+        print(f"the goal of {GOAL}: {'reached' if after.score >= GOAL else 'not reached'}")
+        print(f"live now: {said(session)}")
+        if chosen.report:
+            print(f"report: {study.report(chosen.report)}")
 
         study.rollback()
-        console.print("rolled back:", *said(session), highlight=False)
+        print(f"rolled back: {said(session)}")
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seconds", type=float, default=60.0, help="for the study")
+    arguments.add_argument("--trials", type=int, default=100, help="at most")
+    arguments.add_argument("--tried-on", type=int, default=24, help="examples that trials are scored on")
     arguments.add_argument("--held-out", type=int, default=40, help="examples for before and after")
     arguments.add_argument("--report", help="write an HTML report there")
-    chosen = arguments.parse_args()
-    main(Console(width=120), chosen.seconds, chosen.held_out, chosen.report)
+    main(arguments.parse_args())

@@ -1,5 +1,6 @@
 """The course in `examples/` runs, without a warning, and says what it says it does."""
 
+import ast
 import os
 import re
 import subprocess
@@ -22,9 +23,15 @@ SAYS = {
     "04_history": ["answered: 3", "back to version 1 -> 0.2", "back to what was shipped -> 0.7 1.0 0"],
     "05_forks": ["the live session kept: 0.7 chatty", "after: 0.3 brief score 1.0"],
     "06_async": ["the operator set seconds to 0.02 meanwhile"],
-    "08_optimize": ["held out, before:"],  # what it finds depends on how fast the machine is
+    "08_optimize": [
+        "live at first:",
+        "held out, before:",
+        "held out, after:",
+        "the goal of 0.7:",
+        "rolled back:",
+    ],
 }
-SHORTER = {"08_optimize": ["--seconds", "20", "--held-out", "2"]}
+SHORTER = {"08_optimize": ["--trials", "2", "--seconds", "90", "--tried-on", "6", "--held-out", "3"]}
 """What makes an example short enough for a test."""
 
 
@@ -63,3 +70,28 @@ def test_the_agent_gets_faster_when_its_strategy_is_set(printed):
     """The same program, before and after `session.set`, on the real model."""
     table = dict(re.findall(r"(ChainOfThought|Predict) +\d+% +(\d\.\d+)", printed("02_research_agent")))
     assert float(table["Predict"]) < float(table["ChainOfThought"])
+
+
+def test_the_winner_of_the_study_is_live_with_its_provenance_until_it_is_rolled_back(printed):
+    """On the real model: trial 0 is what was there, trial 1 has examples, and is cold."""
+    said = printed("08_optimize")
+    live = dict(re.findall(r"^(live at first|live now|rolled back): (.+)$", said, re.MULTILINE))
+    before, after = (
+        float(score) for score in re.findall(r"^held out, (?:before|after): (\d\.\d+)", said, re.MULTILINE)
+    )
+    tried = re.findall(r"^ +(\d+) (\d\.\d\d) on  6 complete  (.+)$", said, re.MULTILINE)
+    assert [(number, score) for number, score, _ in tried[:1]] == [("0", "0.00")]
+    (winner, undone) = (
+        (source, ast.literal_eval(why))
+        for source, why in re.findall(r"^  set by '(.+)': (\{.+\})$", said, re.MULTILINE)
+    )
+    assert before < after
+    assert live == {
+        "live at first": "temperature 0.70, ChainOfThought, 0 demos",
+        "live now": "temperature 0.00, ChainOfThought, 4 demos",
+        "rolled back": "temperature 0.70, ChainOfThought, 0 demos",
+    }
+    score = winner[1].pop("score")
+    assert (tried[1][:2], score > 0.0) == (("1", f"{score:.2f}"), True)
+    assert winner == ("study minute", {"study": "minute", "trial": 1, "items": 6, "baseline": 0.0})
+    assert undone == ("operator", {"rollback": "minute"})

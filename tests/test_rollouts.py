@@ -113,6 +113,45 @@ def test_a_worse_value_is_rolled_back(live):
     assert took < 400
 
 
+def test_what_somebody_sets_meanwhile_stays_and_ends_the_rollout(live):
+    with live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user") as rollout:
+        run = rollout.run(Agent, user=1)
+        live.set("strategy", "c", source="operator")
+        assert {"c"} == {rollout.run(Agent, user=user).output for user in range(20)}
+        live.feedback(run, 1.0)
+        assert [0, 0] == [sample.count for sample in rollout.samples.values()]
+    assert ("overtaken", "c", "operator") == (
+        rollout.state,
+        live.get("strategy"),
+        live.record("strategy").source,
+    )
+
+
+def test_what_somebody_sets_while_it_ends_stays(live, monkeypatch):
+    rollout = live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user")
+    set_ = Session.set
+
+    def overtaking(self, *arguments, **options):
+        monkeypatch.undo()
+        set_(self, "strategy", "c", source="operator")
+        return set_(self, *arguments, **options)
+
+    monkeypatch.setattr(Session, "set", overtaking)
+    rollout.close()
+    assert ("overtaken", "c") == (rollout.state, live.get("strategy"))
+
+
+def test_a_second_process_with_the_same_rollout_does_not_end_the_first(live):
+    shares = {"a": 0.5, "b": 0.5}
+    with live.rollout("strategy", shares, key="user") as first:
+        with live.rollout("strategy", shares, key="user") as second:
+            assert {"running"} == {first.state, second.state}
+            assert first.run(Agent, user=1).output == second.run(Agent, user=1).output
+        assert "closed" == second.state
+        scored(live, first, 5000, seed=1)
+        assert "promoted" == first.state
+
+
 def test_values_that_are_equally_good_are_seldom_told_apart():
     equal = dict.fromkeys("abc", 0.5)
     wrong = 0

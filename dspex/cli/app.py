@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import dspex
 from dspex import errors
-from dspex.cli import doctor, moving, printing, reading, serving, watching, writing
+from dspex.cli import doctor, moving, optimizing, printing, reading, serving, watching, writing
 from dspex.cli.exits import REFUSED, exit_code
 from dspex.cli.options import JSON
 
@@ -36,7 +36,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Live variables of running programs: look at them, set them, watch them, serve them.",
+    help="Live variables of running programs: look at them, set them, watch them, serve them, tune them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     # Boxes and colours are for eyes: what is piped somewhere is plain.
@@ -75,6 +75,8 @@ for command in (
     moving.export,
     moving.import_,
     moving.copy,
+    optimizing.optimize,
+    optimizing.trials,
     doctor.doctor,
 ):
     app.command(command.__name__.rstrip("_"))(command)

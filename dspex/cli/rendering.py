@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspex import errors
 from dspex.changes import Change
@@ -20,7 +20,11 @@ from dspex.kinds import Kind
 from dspex.kinds.plain import thaw
 from dspex.records import Record
 
+if TYPE_CHECKING:
+    from dspex.optimizers import Trial
+
 __all__ = [
+    "TRIAL_HEADS",
     "as_json",
     "as_typed",
     "change_json",
@@ -30,13 +34,18 @@ __all__ = [
     "declaration_json",
     "record_json",
     "short",
+    "step_line",
+    "trial_cells",
+    "trial_json",
     "why",
 ]
 
-Kinds = Mapping[str, Kind[Any]]
 
 WIDTH = 60
 """Characters of a value in a line or a table."""
+
+TRIAL_HEADS = ("trial", "state", "score", "on", "s each", "values")
+"""Of a table of trials."""
 
 
 # ---- values ------------------------------------------------------------------------------------------
@@ -130,8 +139,12 @@ def change_line(kind: Kind[Any], change: Change) -> str:
     """*change* for people."""
     by = f" by {change.source}" if change.source else ""
     reason = why(change)
-    old, new = short(kind, change.old), short(kind, change.value)
-    return f"{change.name} {old} -> {new}{by}{f': {reason}' if reason else ''}"
+    return f"{step_line(kind, change)}{by}{f': {reason}' if reason else ''}"
+
+
+def step_line(kind: Kind[Any], change: Change) -> str:
+    """What *change* did, without who and why."""
+    return f"{change.name} {short(kind, change.old)} -> {short(kind, change.value)}"
 
 
 def why(record: Record) -> str:
@@ -151,3 +164,41 @@ def clock(seconds: float) -> str:
 def date(seconds: float) -> str:
     """Day and time, here; nothing for what was never set."""
     return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}" if seconds else ""
+
+
+# ---- trials ------------------------------------------------------------------------------------------
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """*trial*, its values as scalars."""
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "score": trial.score,
+        "interval": _finite(trial.interval),
+        "items": trial.items,
+        "failures": trial.failures,
+        "seconds": trial.seconds,
+        "lm_calls": trial.lm_calls,
+        "tokens": trial.tokens,
+        "cost": trial.cost,
+        "baseline": trial.baseline,
+        "values": _finite(dict(trial.shown)),
+        "error": trial.error,
+    }
+
+
+def trial_cells(trial: Trial) -> list[str]:
+    """*trial* as a row under `TRIAL_HEADS`."""
+    values = ", ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in trial.shown.items()
+    )
+    return [
+        str(trial.number),
+        trial.state,
+        "" if trial.score is None else f"{trial.score:.3f}",
+        str(trial.items),
+        "" if trial.seconds is None else f"{trial.seconds:.2f}",
+        values if trial.error is None else f"{values}: {trial.error}",
+    ]

@@ -71,7 +71,7 @@ class Bandit:
         seed: int | None = None,
     ) -> None:
         if (name is None) == (labels is None):
-            raise TypeError("Bandit() takes the name of a variable, or labels=")
+            raise errors.InvalidCall("Bandit() takes the name of a variable, or labels=, and not both.")
         self.session = session
         self.name = name
         self.arms = _labelled(session, labels) if name is None else _valued(session, name, values)

@@ -17,7 +17,6 @@ An author writes `_search`, which spends the budget on trials and returns them.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,16 @@ import attrs
 from dspex import errors
 from dspex.evaluation.datasets import dataset
 from dspex.evaluation.evaluate import class_of
-from dspex.optimizers.studies import MINIMIZED, OBJECTIVES, Choose, Study, Trial, baseline_of, pareto
+from dspex.optimizers.studies import (
+    MINIMIZED,
+    OBJECTIVES,
+    Choose,
+    Study,
+    Trial,
+    baseline_of,
+    new_name,
+    pareto,
+)
 from dspex.optimizers.trials import TTL, Budget, Trials, kept, nothing_to_tune
 from dspex.program import Program
 from dspex.records import check_name
@@ -58,6 +66,8 @@ class Search:
     """What is claimed, and may be set."""
     notes: Sequence[str] = ()
     """What became known on the way."""
+    candidates: Mapping[str, Sequence[Any]] = attrs.field(factory=dict)
+    """What was made on the way, by name: a study that is kept keeps them, as they would not be made again."""
 
     def with_candidates(
         self, candidates: Mapping[str, Sequence[Any]], *, only: bool = False, notes: Sequence[str] = ()
@@ -67,7 +77,8 @@ class Search:
         if only:
             space = space.only(candidates)
         trials = attrs.evolve(self.trials, space=space)
-        return attrs.evolve(self, space=space, trials=trials, notes=(*self.notes, *notes))
+        notes = (*self.notes, *notes)
+        return attrs.evolve(self, space=space, trials=trials, notes=notes, candidates=candidates)
 
 
 @attrs.frozen
@@ -95,13 +106,15 @@ class Optimizer(ABC):
         lm_calls: The calls of language models that it may make.
         num_threads: Examples of one trial at the same time.
         deadline: Seconds for each example.
-        screen: Examples after which a trial that is clearly worse than the best is given up; None for never.
         pool: Where to run the examples, if not in this process.
-        seed: The same one gives the same candidates.
+        seed: The same one gives the same candidates, as far as the models give the same answers.
         study: The name of the study.
         commit: Whether the winner is committed to the session.
         on_trial: Called with each finished trial.
     """
+
+    screen: int | None = None
+    """Examples after which a trial that is clearly worse than the best is given up; None for never."""
 
     def __init__(
         self,
@@ -114,7 +127,6 @@ class Optimizer(ABC):
         lm_calls: int | None = None,
         num_threads: int = 1,
         deadline: float | None = None,
-        screen: int | None = None,
         pool: Pool | None = None,
         seed: int = 0,
         study: str | None = None,
@@ -123,7 +135,7 @@ class Optimizer(ABC):
     ) -> None:
         if not callable(metric):
             raise errors.InvalidValue.expecting("a function", errors.shown(metric)).at("metric")
-        for name, bound in (("seconds", seconds), ("lm_calls", lm_calls), ("screen", screen)):
+        for name, bound in (("seconds", seconds), ("lm_calls", lm_calls)):
             if bound is not None and not bound > 0:
                 raise errors.InvalidValue.expecting("more than 0", errors.shown(bound)).at(name)
         unknown = [one for one in objectives if one not in OBJECTIVES]
@@ -143,20 +155,19 @@ class Optimizer(ABC):
         self.lm_calls = lm_calls
         self.num_threads = num_threads
         self.deadline = deadline
-        self.screen = screen
         self.pool = pool
         self.seed = seed
         self.study = None if study is None else check_name(study)
         self.commit = commit
         self.on_trial = on_trial
 
+    def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
+        """The variables that a search on *session* would claim and set: by default those of *space*."""
+        return list(space)
+
     @abstractmethod
     def _search(self, search: Search) -> Found:
         """Spend the budget of *search* on trials."""
-
-    def _names(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
-        """A hook: what this optimizer tunes; by default the dimensions of the space."""
-        return list(space)
 
     def _extend(self, search: Search) -> Search:
         """A hook: *search* with more candidates, made within its budget."""
@@ -195,12 +206,10 @@ class Optimizer(ABC):
         val = train if valset is None else dataset(valset, program=program)
         session.attachment(program, lambda: program.bind(session))
         space = program.search_space(self.candidates, at=session.snapshot())
-        names = self._names(program, session, space)
+        names = self.tuned(program, session, space)
         if not names:
             raise nothing_to_tune(space)
-        name = (
-            self.study if self.study is not None else f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
-        )
+        name = self.study if self.study is not None else new_name(program)
         budget = Budget(self.seconds, self.lm_calls)
         trials = Trials(
             program,

@@ -58,7 +58,7 @@ class DSPyOptimizer(Optimizer):
         self.lm = lm
         self.most = most
 
-    def _names(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
+    def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
         return proposals.prompts_of(program, session)
 
     def _search(self, search: Search) -> Found:
@@ -68,6 +68,7 @@ class DSPyOptimizer(Optimizer):
             self.metric,
             settings=self.settings,
             model=self.lm,
+            seed=self.seed,
             compiling=self.compiling,
         )
         points = [{name: point[name] for name in search.names if name in point} for point in points]

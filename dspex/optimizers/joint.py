@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dspex import errors
 from dspex.optimizers import proposals
 from dspex.optimizers.optuna_search import OptunaOptimizer
+from dspex.optimizers.storage import kept_candidates
 
 if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric
@@ -51,7 +53,7 @@ class JointOptimizer(OptunaOptimizer):
         self.demo_sizes = tuple(demo_sizes)
         self.lm = lm
 
-    def _names(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
+    def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
         return list(dict.fromkeys([*space, *proposals.prompts_of(program, session)]))
 
     def _first(self, search: Search) -> Sequence[Mapping[str, Any]]:
@@ -65,6 +67,12 @@ class JointOptimizer(OptunaOptimizer):
 
     def _extend(self, search: Search) -> Search:
         prompts = proposals.prompts_of(search.program, search.session)
+        if self.storage is not None and (kept := kept_candidates(search, self.storage)):
+            for name, values in self.candidates.items():
+                kept.setdefault(name, []).extend(values)
+            return search.with_candidates(
+                kept, notes=[f"the candidates for {errors.listed(kept)} are those that the study began with"]
+            )
         found: dict[str, list[Any]] = {name: list(values) for name, values in self.candidates.items()}
         for name in prompts:
             kind = search.program.variables[name].kind
@@ -75,7 +83,7 @@ class JointOptimizer(OptunaOptimizer):
         for one in self.teleprompters:
             asked, settings = one if isinstance(one, tuple) else (one, {})
             points, more = proposals.proposed(
-                search, asked, self.metric, settings=dict(settings), model=self.lm
+                search, asked, self.metric, settings=dict(settings), model=self.lm, seed=self.seed
             )
             notes += more
             for point in points:

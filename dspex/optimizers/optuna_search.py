@@ -50,6 +50,7 @@ class OptunaOptimizer(Optimizer):
             0.0}`.
         pruner: A pruner of Optuna, asked at each stage of the screening; by default one that gives up what
             is, with 80 % confidence, worse than the best so far.
+        screen: Examples after which a trial that is clearly worse than the best is given up; None for never.
         parallel: Trials at the same time, each on a fork of its own.
         storage: A URL, a storage of Optuna, or None for memory.
         on_new_space: `refuse` or `map` the trials of a study whose variables were declared differently.
@@ -65,13 +66,15 @@ class OptunaOptimizer(Optimizer):
         grid_points: int = 5,
         first: Sequence[Mapping[str, Any]] = (),
         pruner: Any = None,
+        screen: int | None = None,
         parallel: int = 1,
         storage: Any = DEFAULT_STORAGE,
         on_new_space: NewSpace = "refuse",
         **options: Any,
     ) -> None:
         super().__init__(metric, **options)
-        for name, count in (("trials", trials), ("parallel", parallel), ("grid_points", grid_points)):
+        counts = {"trials": trials, "parallel": parallel, "grid_points": grid_points}
+        for name, count in (counts if screen is None else {**counts, "screen": screen}).items():
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise errors.InvalidValue.expecting("at least 1", errors.shown(count)).at(name)
         if isinstance(sampler, str) and sampler not in SAMPLERS:
@@ -86,6 +89,7 @@ class OptunaOptimizer(Optimizer):
         self.grid_points = grid_points
         self.first = [dict(one) for one in first]
         self.pruner = pruner
+        self.screen = screen
         self.parallel = parallel
         self.storage = storage
         self.on_new_space = on_new_space

@@ -56,6 +56,7 @@ def proposed(
     *,
     settings: Mapping[str, Any],
     model: Any,
+    seed: int,
     compiling: Mapping[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """
@@ -69,11 +70,13 @@ def proposed(
 
     used = model or dspy.settings.lm or lm.default()
     with metered() as meter, dspy.context(lm=used, adapter=dspy.settings.adapter or lm.adapter_for(used)):
-        made = _made(teleprompter, settings, metric)
+        made = _made(teleprompter, settings, metric, seed)
         arguments: dict[str, Any] = {"trainset": as_examples(search.trainset)}
         takes = inspect.signature(made.compile).parameters
         if "valset" in takes and search.valset is not search.trainset:
             arguments["valset"] = as_examples(search.valset)
+        if "seed" in takes and not hasattr(made, "seed"):
+            arguments["seed"] = seed
         if "eval_kwargs" in takes:
             arguments["eval_kwargs"] = {"num_threads": 1, "display_progress": False}
         arguments.update(compiling or {})
@@ -121,7 +124,7 @@ def _others(compiled: Any) -> Iterator[Any]:
             yield program
 
 
-def _made(teleprompter: Any, settings: Mapping[str, Any], metric: Metric) -> Any:
+def _made(teleprompter: Any, settings: Mapping[str, Any], metric: Metric, seed: int) -> Any:
     import dspy
 
     if not isinstance(teleprompter, str):
@@ -132,6 +135,8 @@ def _made(teleprompter: Any, settings: Mapping[str, Any], metric: Metric) -> Any
         ).at("teleprompter")
     cls = getattr(dspy, teleprompter)
     given = dict(settings)
+    if "seed" in inspect.signature(cls).parameters:
+        given.setdefault("seed", seed)
     if teleprompter == "GEPA":
         given.setdefault("reflection_lm", dspy.settings.lm)
         return cls(metric=_with_feedback(metric), **given)

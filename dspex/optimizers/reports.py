@@ -21,7 +21,7 @@ NONE = "\N{EN DASH}"
 TITLES = {
     "history": "Each trial, and the best so far",
     "parallel": "Which values go with which score",
-    "importances": "What mattered",
+    "importances": "What mattered among the complete trials",
     "pareto": "The trials that nothing beats in everything",
     "slice": "Each variable by itself",
     "timeline": "When",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dspex import errors
+from dspex import errors, wire
 from dspex.optimizers.studies import MINIMIZED, Trial
 from dspex.spaces import exports
 
@@ -17,10 +18,22 @@ if TYPE_CHECKING:
     from dspex.optimizers.base import Search
     from dspex.spaces import SearchSpace
 
-__all__ = ["KEY", "NewSpace", "need_optuna", "open_study", "quietly", "trial_of"]
+__all__ = [
+    "KEY",
+    "NewSpace",
+    "kept_candidates",
+    "need_optuna",
+    "open_study",
+    "quietly",
+    "trial_of",
+    "unusable",
+]
 
 KEY = "dspex"
 """The user attribute, of a study and of each trial, that has what Optuna does not know."""
+
+CANDIDATES = "dspex.candidates"
+"""The user attribute of a study with the candidates that were made for it: trials have only their labels."""
 
 NewSpace = str
 """What to do with trials of a space that was declared differently: `refuse` them, or `map` what can be."""
@@ -67,15 +80,57 @@ def open_study(
     directions = ["minimize" if name in MINIMIZED else "maximize" for name in objectives]
     options = {"sampler": sampler, "pruner": pruner, "directions": directions, "load_if_exists": True}
     about = _about(search, objectives)
-    try:
+    with _usable(storage):
         return _opened(search, optuna, {"storage": storage, **options}, about, on_new_space)
+
+
+def kept_candidates(search: Search, storage: Any) -> dict[str, list[Any]] | None:
+    """
+    The candidates by name that the study of that name was begun with; None if it is not in *storage*.
+
+    Raises:
+        StoreUnavailable: The storage cannot be used.
+    """
+    with _usable(storage), quietly():
+        try:
+            study = need_optuna().load_study(study_name=search.name, storage=storage)
+        except KeyError:
+            return None
+        kept = study.user_attrs.get(CANDIDATES)
+    if kept is None:
+        return None
+    kinds = {name: one.kind for name, one in search.program.variables.items()}
+    return {
+        name: [wire.unpack_value(kinds[name], base64.b64decode(one)) for one in values]
+        for name, values in kept.items()
+        if name in kinds
+    }
+
+
+def _packed(search: Search) -> dict[str, list[str]]:
+    return {
+        name: [
+            base64.b64encode(wire.pack_value(search.space[name].kind, one)).decode()
+            for one in search.space[name].points(1)
+        ]
+        for name in search.candidates
+        if name in search.space
+    }
+
+
+@contextmanager
+def _usable(storage: Any) -> Iterator[None]:
+    """What Optuna and SQLAlchemy say of *storage* in the block as one error of ours."""
+    optuna = need_optuna()
+    try:
+        yield
     except errors.DspexError:
         raise
     except (ValueError, OSError, optuna.exceptions.OptunaError) as error:
-        raise _unusable(storage, error) from error
+        raise unusable(storage, error) from error
     except Exception as error:
         if type(error).__module__.startswith("sqlalchemy"):
-            raise _unusable(storage, error) from error
+            raise unusable(storage, error) from error
         raise
 
 
@@ -87,6 +142,7 @@ def _opened(
     if known is None and study.trials:
         raise _foreign(search.name)
     if known is None:
+        study.set_user_attr(CANDIDATES, _packed(search))
         study.set_user_attr(KEY, about)
         return study, []
     different = [part for part in ("examples", "objectives", "program") if known.get(part) != about[part]]
@@ -100,11 +156,13 @@ def _opened(
     if newer.user_attrs.get(KEY) is not None:
         return newer, []
     notes = _moved(search.space, study, newer, known)
+    newer.set_user_attr(CANDIDATES, _packed(search))
     newer.set_user_attr(KEY, about)
     return newer, notes
 
 
-def _unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
+def unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
+    """*storage* cannot be opened, read or written."""
     return errors.StoreUnavailable(
         f"the study storage {errors.shown(storage, 80)} cannot be used: {str(error).splitlines()[0]}",
         storage=str(storage),
@@ -152,16 +210,20 @@ def _moved(space: SearchSpace, old: Any, new: Any, known: Mapping[str, Any]) -> 
     return [f"{kept} trials of the older space are kept", *notes]
 
 
-def trial_of(frozen: Any, space: SearchSpace) -> Trial:
-    """An `optuna.trial.FrozenTrial` of this space as one of ours."""
+def trial_of(frozen: Any, space: SearchSpace | None = None) -> Trial:
+    """An `optuna.trial.FrozenTrial` of *space* as one of ours; without a space it has no point."""
     said = frozen.user_attrs.get(KEY, {})
-    point = space.active(exports.point_of(space.dimensions, frozen.params))
+    if space is None:
+        point, shown = {}, said.get("shown", frozen.params)
+    else:
+        point = space.active(exports.point_of(space.dimensions, frozen.params))
+        shown = space.encode(point)
     state = said.get("state", "running" if not frozen.state.is_finished() else "failed")
     interval = said.get("interval")
     return Trial(
         frozen.number,
         point,
-        space.encode(point),
+        shown,
         state,
         interval=None if interval is None else tuple(interval),
         **{name: said.get(name) for name in ("score", "seconds", "cost", "lm_calls", "tokens", "error")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -156,6 +157,11 @@ class Study:
                 values = ", ".join(f"{key}={value}" for key, value in one.shown.items())
                 lines.append(f"  {label} {one.score:.3f} on {one.items}: {values}")
         return "\n".join(lines)
+
+
+def new_name(program: type[Program]) -> str:
+    """The name of a study of *program* that was given none."""
+    return f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def baseline_of(trials: Sequence[Trial]) -> Trial | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import queue
 import signal
 import subprocess
@@ -186,3 +187,34 @@ def command(running):
         return running(sys.executable, *warnings, "-m", "dspex", *arguments, **settings)
 
     return start
+
+
+@pytest.fixture
+def terminal():
+    """Run a command on a terminal of its own, 100 columns wide; all that it prints until it ends."""
+
+    def run(*arguments, cwd=None, **environment):
+        ours, theirs = pty.openpty()
+        where = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+        where |= {"TERM": "xterm", "COLUMNS": "100", "PYTHONPATH": str(ROOT), **environment}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dspex", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            cwd=cwd,
+            env=where,
+        )
+        os.close(theirs)
+        data = b""
+        try:
+            while more := os.read(ours, 65536):
+                data += more
+        except OSError:  # what Linux says when the other end is closed
+            pass
+        os.close(ours)
+        process.wait(30)
+        return data.decode()
+
+    return run

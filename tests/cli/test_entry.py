@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +33,8 @@ def test_reading_a_value_loads_nothing_that_it_does_not_need(script, url):
         f"sys.argv = ['dspex', 'get', 'temperature', '--session', 'demo', '--store', {url!r}]\n"
         "try: main()\n"
         "except SystemExit as ended: print(ended.code)\n"
-        "print({'rich', 'grpc', 'dspy', 'numpy', 'packaging', 'asyncio'} & set(sys.modules))"
+        "heavy = {'rich', 'grpc', 'dspy', 'numpy', 'packaging', 'asyncio', 'optuna', 'dspex.optimizers'}\n"
+        "print(heavy & set(sys.modules))"
     )
     assert printed == "0.7\n0\nset()\n"
 
@@ -103,47 +103,12 @@ def test_a_reader_that_goes_away_is_no_reason_to_cry(url):
     assert (done.returncode, done.stderr) == (1, "")
 
 
-class Terminal:
-    """A command on a terminal of its own, 100 columns wide."""
-
-    def __init__(self, *arguments, **environment):
-        ours, theirs = pty.openpty()
-        where = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-        where |= {
-            "TERM": "xterm",
-            "COLUMNS": "100",
-            "PYTHONPATH": ROOT,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dspex", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            env=where | environment,
-        )
-        os.close(theirs)
-        self._file = ours
-
-    def printed(self):
-        """All that it prints until it ends."""
-        data = b""
-        try:
-            while more := os.read(self._file, 65536):
-                data += more
-        except OSError:  # what Linux says when the other end is closed
-            pass
-        os.close(self._file)
-        self.process.wait(30)
-        return data.decode()
-
-
-def test_a_terminal_gets_colours_unless_it_wants_none(url):
+def test_a_terminal_gets_colours_unless_it_wants_none(terminal, url):
     arguments = ("list", "--store", url, "--session", "demo")
     cyan = "\x1b[36m"
-    assert f"{cyan}temperature" in Terminal(*arguments).printed()
-    assert cyan not in Terminal(*arguments, NO_COLOR="1").printed()
-    assert "╭" in Terminal("--help").printed()
+    assert f"{cyan}temperature" in terminal(*arguments)
+    assert cyan not in terminal(*arguments, NO_COLOR="1")
+    assert "╭" in terminal("--help")
 
 
 def test_a_value_is_printed_where_its_letters_cannot_be(command, url, opened):
@@ -152,9 +117,9 @@ def test_a_value_is_printed_where_its_letters_cannot_be(command, url, opened):
     assert command(*arguments, environment={"PYTHONIOENCODING": "ascii"}).rest() == ["\\xe4"]
 
 
-def test_a_terminal_is_not_steered_by_a_value(url, opened):
+def test_a_terminal_is_not_steered_by_a_value(terminal, url, opened):
     opened(lambda session: session.set("note", "\x1b[2Jä\nb\x9b"))
-    assert Terminal("get", "note", "--store", url, "--session", "demo").printed() == "\\x1b[2Jä\r\nb\\x9b\r\n"
+    assert terminal("get", "note", "--store", url, "--session", "demo") == "\\x1b[2Jä\r\nb\\x9b\r\n"
 
 
 def test_an_interrupt_while_it_starts_is_one_as_well(script):

@@ -1,5 +1,7 @@
 """DSPy's optimizers on a program, and prompts and demos in one study with numbers."""
 
+import inspect
+
 import pytest
 
 from dspex import (
@@ -10,6 +12,7 @@ from dspex import (
     Program,
     Session,
     Text,
+    VariableConflict,
     defprogram,
     defvariable,
 )
@@ -201,3 +204,56 @@ def test_lm_calls_and_tokens_are_counted_for_each_item(live):
     assert 12 * len(VAL) == found.tokens
     assert found.cost is None
     assert {1} == {item.lm_calls for item in found.items}
+
+
+class Restless(dspy.teleprompt.Teleprompter):
+    """Finds something else each time."""
+
+    times = 0
+
+    def compile(self, student, *, trainset):
+        Restless.times += 1
+        found = student.deepcopy()
+        for _, predictor in found.named_predictors():
+            predictor.demos = [dspy.Example(question=f"{self.times}+1", answer=f"{self.times + 1}")] * 2
+        return found
+
+
+def test_a_joint_study_goes_on_with_the_candidates_that_it_began_with(live, file):
+    Restless.times = 0
+    asked = {"teleprompters": [Restless()], "storage": file, "study": "joint"}
+
+    def joint(**options):
+        optimizer = JointOptimizer(exact_match, **asked, **options)
+        return optimizer.compile(Adder, trainset=TRAIN, valset=VAL, session=live)
+
+    first, second = joint(trials=4), joint(trials=8)
+    assert 1 == Restless.times
+    assert first.receipt is not None  # what there is now is one of the candidates
+    assert first.space.describe() == second.space.describe()
+    assert [one.shown for one in first.trials] == [one.shown for one in second.trials[: len(first.trials)]]
+    assert ("the candidates for 'task', 'demos' are those that the study began with",) == second.notes
+    with pytest.raises(VariableConflict, match="'demos' is declared differently"):
+        joint(trials=9, candidates={"demos": [[{"question": "1+1", "answer": "2"}]]})
+
+
+@pytest.mark.parametrize("teleprompter", ["MIPROv2", "SIMBA"])
+def test_the_seed_is_dspys_as_well(live, monkeypatch, teleprompter):
+    seen = []
+    cls = getattr(dspy, teleprompter)
+    compiling = cls.compile
+
+    def compile_(self, *arguments, seed=None, **options):
+        seen.append(self.seed if hasattr(self, "seed") else seed)
+        raise InterruptedError
+
+    compile_.__signature__ = inspect.signature(compiling)
+    monkeypatch.setattr(cls, "compile", compile_)
+    with pytest.raises(InterruptedError):
+        DSPyOptimizer(exact_match, teleprompter, seed=7).compile(Adder, trainset=TRAIN, session=live)
+    assert [7] == seen
+
+
+def test_dspy_is_not_asked_to_give_up_trials():
+    with pytest.raises(TypeError, match="screen"):
+        DSPyOptimizer(exact_match, screen=8)
