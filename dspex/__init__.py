@@ -17,7 +17,9 @@ from dspex.errors import (
     MissingExtra,
     NoLanguageModel,
     PermissionDenied,
+    PoolClosed,
     PoolSaturated,
+    ProgramError,
     RuleBroken,
     SessionClosed,
     SessionExists,
@@ -26,8 +28,10 @@ from dspex.errors import (
     StaleRead,
     StoreUnavailable,
     UnknownModule,
+    UnknownProgram,
     UnknownRevision,
     UnknownSession,
+    UnknownTool,
     UnknownVariable,
     VariableConflict,
     VersionConflict,
@@ -57,6 +61,7 @@ from dspex.rules import rule
 from dspex.runs import Run
 from dspex.session import Session
 from dspex.stores import open_store
+from dspex.tools import Tool, tool
 from dspex.variables import Variable, defvariable
 
 __all__ = [
@@ -86,8 +91,10 @@ __all__ = [
     "ModuleChoice",
     "NoLanguageModel",
     "PermissionDenied",
+    "PoolClosed",
     "PoolSaturated",
     "Program",
+    "ProgramError",
     "Prompt",
     "Record",
     "Revision",
@@ -107,9 +114,12 @@ __all__ = [
     "Struct",
     "Tensor",
     "Text",
+    "Tool",
     "UnknownModule",
+    "UnknownProgram",
     "UnknownRevision",
     "UnknownSession",
+    "UnknownTool",
     "UnknownVariable",
     "Variable",
     "VariableConflict",
@@ -121,6 +131,7 @@ __all__ = [
     "defvariable",
     "open_store",
     "rule",
+    "tool",
 ]
 
 __version__ = "0.1.0"

@@ -1,0 +1,41 @@
+"""
+Pools: programs in other processes, on this machine or on many.
+
+`Pool` has worker processes of this machine, `RayPool` those of a Ray cluster. Both keep one contract, which
+`dspex.pool.base` tells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dspex.pool.base import BasePool
+from dspex.pool.calls import AsyncStream, Call, Outcome, Stream
+from dspex.pool.local import Pool
+from dspex.pool.members import Stats, Tally, WorkerStats
+from dspex.pool.settings import Settings
+
+if TYPE_CHECKING:
+    from dspex.pool.on_ray import RayPool
+
+__all__ = [
+    "AsyncStream",
+    "BasePool",
+    "Call",
+    "Outcome",
+    "Pool",
+    "RayPool",
+    "Settings",
+    "Stats",
+    "Stream",
+    "Tally",
+    "WorkerStats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RayPool":
+        from dspex.pool.on_ray import RayPool
+
+        return RayPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
