@@ -19,7 +19,8 @@ def pack_failure(error: BaseException, where: str) -> list[Any]:
     told = traceback.TracebackException.from_exception(error)
     told.__notes__ = None  # they travel apart
     text = "".join(told.format())
-    state = {key: value for key, value in vars(error).items() if key != "__notes__" and _travels(value)}
+    attributes = error.facts if isinstance(error, errors.DspexError) else vars(error)
+    state = {key: value for key, value in attributes.items() if key != "__notes__" and _travels(value)}
     given = list(error.args)
     if isinstance(error, OSError) and error.filename is not None:
         given += [error.filename, None, error.filename2]
@@ -71,6 +72,8 @@ def _itself(
         if not (isinstance(cls, type) and issubclass(cls, Exception)):
             return None
         given = PLAIN.unpack(args)
+        if issubclass(cls, errors.DspexError):
+            return cls(*given, **PLAIN.unpack(state))
         # Not called: what an __init__ of its own wants is not what ended up in args.
         made: Exception = cls.__new__(cls, *given) if module != "builtins" else cls(*given)
         if module != "builtins":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
@@ -13,7 +12,7 @@ from dspex import errors, wire
 from dspex.pool.base import BasePool
 from dspex.pool.calls import AsyncStream, Call
 from dspex.pool.failures import pack_failure, unpack_failure
-from dspex.pool.values import Values, values_of
+from dspex.pool.values import DESCRIBED, Values, values_of
 from dspex.rpc import requests, status
 from dspex.rpc._generated import programs_pb2 as pb
 from dspex.rpc.address import Address
@@ -21,7 +20,7 @@ from dspex.rpc.auth import Caller, Gate
 from dspex.rpc.extra import SERVICE, grpc
 from dspex.rpc.server import Server, serve
 from dspex.session import Session
-from dspex.stores import Store
+from dspex.stores import Store, open_store
 
 __all__ = ["Programs", "RemotePrograms", "serve_programs"]
 
@@ -135,7 +134,7 @@ async def _refused(error: Exception, context: Any) -> bytes:
 
 
 def serve_programs(
-    store: Store,
+    store: Store | str,
     pool: BasePool,
     listen: str | None = None,
     *,
@@ -147,15 +146,22 @@ def serve_programs(
     Serve *store*, and run programs beside it, until SIGTERM or SIGINT; then let what runs finish within
     *grace* s.
 
-    What `dspex serve --program package.module:ResearchAgent --workers 2` does. *settings* are those of
+    Clients may come when the workers of *pool* are ready; it is closed at the end. *settings* are those of
     `dspex.rpc.serve`.
+
+    Raises:
+        WorkerLost: A worker cannot start. StoreUnavailable, PermissionDenied: As for `dspex.rpc.serve`.
     """
-    programs = Programs(store, pool)
+    opened = open_store(store)
+    programs = Programs(opened, pool)
     try:
-        serve(store, listen, grace=grace, ready=ready, more=(programs,), stopping=pool.drain, **settings)
+        pool.wait_ready()
+        serve(opened, listen, grace=grace, ready=ready, more=(programs,), stopping=pool.drain, **settings)
     finally:
         programs.close()
         pool.close()
+        if opened is not store:
+            opened.close()
 
 
 class RemotePrograms:
@@ -171,15 +177,22 @@ class RemotePrograms:
         self._channel = self._address.channel()
 
     def run(
-        self, program: Any, *inputs: Any, session: str = "", timeout: float | None = None, **named: Any
+        self,
+        program: Any,
+        *inputs: Any,
+        session: str = "",
+        pin: bool = False,
+        timeout: float | None = None,
+        **named: Any,
     ) -> Any:
         """
-        What *program*, a class or its name, returns there, in the session of that id.
+        What *program*, a class or its name, returns there, in the session of that id. Of a program that is
+        named, instances come as mappings, and members of enums by name.
 
         Raises:
             What it raises, as itself if it is an error of dspex or of Python, else as `ProgramError`.
         """
-        request, values = self._request(program, inputs, named, session, timeout)
+        request, values = self._request(program, inputs, named, session=session, pin=pin, seconds=timeout)
         call: Any = self._channel.unary_unary(f"/{SERVICE}/Run")
         try:
             data = call(request, metadata=self._address.metadata, timeout=_longer(timeout))
@@ -188,10 +201,16 @@ class RemotePrograms:
         return _answer(data, values)
 
     def stream(
-        self, program: Any, *inputs: Any, session: str = "", timeout: float | None = None, **named: Any
+        self,
+        program: Any,
+        *inputs: Any,
+        session: str = "",
+        pin: bool = False,
+        timeout: float | None = None,
+        **named: Any,
     ) -> Iterator[Any]:
         """The pieces that it yields, as they come."""
-        request, values = self._request(program, inputs, named, session, timeout)
+        request, values = self._request(program, inputs, named, session=session, pin=pin, seconds=timeout)
         call: Any = self._channel.unary_stream(f"/{SERVICE}/RunStream")
         pieces = call(request, metadata=self._address.metadata, timeout=_longer(timeout))
         try:
@@ -202,20 +221,15 @@ class RemotePrograms:
         finally:
             pieces.cancel()
 
+    @staticmethod
     def _request(
-        self,
-        program: Any,
-        inputs: tuple[Any, ...],
-        named: Mapping[str, Any],
-        session: str,
-        timeout: float | None,
+        program: Any, inputs: tuple[Any, ...], named: Mapping[str, Any], **how: Any
     ) -> tuple[bytes, Values]:
         from dspex.pool.programs import name_of
-        from dspex.pool.values import PLAIN
 
-        values = PLAIN if isinstance(program, str) else values_of(program)
+        values = DESCRIBED if isinstance(program, str) else values_of(program)
         packed = values.pack([list(inputs), dict(named)], "inputs")
-        request = pb.RunRequest(program=name_of(program), inputs=packed, session=session, seconds=timeout)
+        request = pb.RunRequest(program=name_of(program), inputs=packed, **how)
         return request.SerializeToString(), values
 
     def close(self) -> None:
@@ -239,59 +253,3 @@ def _answer(data: bytes, values: Values) -> Any:
     if reply.WhichOneof("what") == "failure":
         raise unpack_failure(wire.unpack_plain(reply.failure), imports=False)
     return values.unpack(reply.output)
-
-
-def run_once(
-    program: str,
-    inputs: tuple[Any, ...],
-    *,
-    session: str | None = None,
-    store: str = "memory://",
-    server: str | None = None,
-    token: str | None = None,
-    changes: Mapping[str, str] | None = None,
-    timeout: float | None = None,
-) -> Iterator[Any]:
-    """
-    The pieces that *program* gives for *inputs*, here or at a *server*: what `dspex run` prints.
-
-    Args:
-        program: `package.module:Class`.
-        session: The id of a session; a private one without it.
-        store: Where the session is, for a run in this process.
-        server: The URL of a server that runs the program, in its own sessions.
-        changes: Values as typed, by name, set in one commit before the run.
-
-    Raises:
-        UnknownVariable, InvalidValue: One of *changes* is none of the program's. UnknownProgram. What it
-        raises.
-    """
-    from dspex.pool.programs import load
-
-    typed = dict(changes or {})
-    if server is None:
-        cls: Any = load(program)
-        with contextlib.closing(Session(session, store=store, source="dspex run")) as opened:
-            cls.bind(opened)
-            _set_typed(opened, typed)
-            yield from cls.stream(*inputs, session=opened, timeout=timeout)
-        return
-    if typed:
-        if session is None:
-            raise errors.InvalidValue.expecting("given with --session", "values for a private session").at(
-                "--set"
-            )
-        with Session(session, store=server, source="dspex run") as opened:
-            _set_typed(opened, typed)
-    with RemotePrograms(server, token=token) as there:
-        yield from there.stream(program, *inputs, session=session or "", timeout=timeout)
-
-
-def _set_typed(session: Session, typed: Mapping[str, str]) -> None:
-    if not typed:
-        return
-    known = session.variables
-    for name in typed:
-        if name not in known:
-            raise errors.unknown_variable(f"session '{session.id}'", name, known)
-    session.update({name: known[name].kind.parse(text) for name, text in typed.items()})

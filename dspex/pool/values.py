@@ -24,7 +24,7 @@ import msgspec
 
 from dspex import errors
 
-__all__ = ["PLAIN", "Values", "values_of"]
+__all__ = ["DESCRIBED", "PLAIN", "Values", "fields_of", "values_of"]
 
 TUPLE, ARRAY, PREDICTION, INSTANCE, MEMBER = range(1, 6)
 
@@ -147,7 +147,7 @@ class Values:
         if self._classes.get(_name(kind)) is kind:
             if isinstance(value, Enum):
                 return msgspec.msgpack.Ext(MEMBER, _encode([_name(kind), value.name]))
-            body = self._mapping({name: getattr(value, name) for name in _fields(kind)}, depth, ".{}")
+            body = self._mapping({name: getattr(value, name) for name in fields_of(kind)}, depth, ".{}")
             return msgspec.msgpack.Ext(INSTANCE, _encode([_name(kind), body]))
         raise _Refused(
             "plain data, a tuple, an array, a prediction, or of a class that the annotations of forward name",
@@ -198,7 +198,8 @@ def _prediction(store: dict[str, Any], completions: dict[str, list[Any]] | None,
 # ---- the classes that a program's annotations name -------------------------------------------------------
 
 
-def _fields(cls: Any) -> list[str]:
+def fields_of(cls: Any) -> list[str]:
+    """The names of what an instance of such a class has: an attrs class, a dataclass, a Pydantic model."""
     if attrs.has(cls):
         return [field.name for field in attrs.fields(cls) if field.init]
     if is_dataclass(cls):
@@ -245,6 +246,18 @@ def values_of(program: type) -> Values:
             _named_in(annotation, found)
     return Values(tuple(found))
 
+
+class _Described(Values):
+    """Makes a mapping of an instance, and a name of a member: for who does not have the classes."""
+
+    def _extended(self, code: int, data: memoryview) -> Any:
+        if code in (INSTANCE, MEMBER):
+            return self._decode(data)[1]
+        return super()._extended(code, data)
+
+
+DESCRIBED = _Described()
+"""For what a program gives where only its name is known."""
 
 PLAIN = Values()
 """For values that belong to no program."""

@@ -36,6 +36,7 @@ __all__ = [
     "Leaking",
     "Left",
     "Mood",
+    "Moody",
     "Odd",
     "Pieces",
     "Quirky",
@@ -207,6 +208,13 @@ class Failing(Program):
         if how == "variable":
             self.session.set("temperature", 9.0)
         raise OSError(2, "gone", "/nowhere")
+
+
+class Moody(Program):
+    """Gives an instance."""
+
+    def forward(self) -> Answer:
+        return Answer("a", Mood.GOOD, (0.5,))
 
 
 class Odd(Program):

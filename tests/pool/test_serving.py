@@ -6,20 +6,21 @@ import subprocess
 import sys
 import time
 
+import attrs
 import pytest
 
 pytest.importorskip("grpc")
 
 from dspex import (
     DeadlineExceeded,
+    InvalidAssignment,
     InvalidValue,
     PermissionDenied,
     ProgramError,
     Session,
     UnknownProgram,
-    UnknownVariable,
 )
-from dspex.pool.serving import Programs, RemotePrograms, run_once
+from dspex.pool.serving import Programs, RemotePrograms
 from dspex.rpc import Server
 from dspex.rpc.auth import new_token
 from dspex.stores import MemoryStore
@@ -111,33 +112,28 @@ def test_a_run_needs_the_right_to_set(served):
             there.run(those.Knobs, session="prod-1")
 
 
-def test_run_once_here_and_there(served, tmp_path):
-    url = served()
-    database = f"sqlite:///{tmp_path / 'runs.db'}"
-    assert list(run_once(f"{NAMED}:Knobs", (), changes={"temperature": "0.5"})) == [(0.5, 0)]
-    assert list(run_once(f"{NAMED}:Knobs", (), session="a", store=database, changes={"steps": "3"})) == [
-        (0.7, 3)
-    ]
-    assert list(run_once(f"{NAMED}:Knobs", (), session="a", store=database)) == [(0.7, 3)]
-    assert list(run_once(f"{NAMED}:Pieces", (3,), server=url)) == [0, 1, 2]
-    assert list(run_once(f"{NAMED}:Knobs", (), session="p", server=url)) == [(0.7, 0)]
-    changed = run_once(f"{NAMED}:Knobs", (), session="p", server=url, changes={"temperature": "0.5"})
-    assert list(changed) == [(0.5, 0)]
-    with pytest.raises(UnknownVariable, match="Did you mean 'temperature'"):
-        list(run_once(f"{NAMED}:Knobs", (), changes={"temprature": "0.5"}))
-    with pytest.raises(UnknownProgram):
-        list(run_once("dspex.nowhere:Agent", ()))
+def test_what_is_run_by_name_comes_without_its_classes(served):
+    with RemotePrograms(served()) as there:
+        given = those.Answer("a", those.Mood.GOOD, (0.5,))
+        assert there.run(those.Shaped, given) == [given, attrs.evolve(given, text="A")]
+        as_mapping = {"text": "a", "mood": "GOOD", "scores": (0.5,)}
+        assert there.run(f"{NAMED}:Moody") == as_mapping
+
+
+def test_a_run_may_be_pinned(served):
+    with RemotePrograms(served()) as there:
+        assert there.run(those.Setting, 0.5, session="s") == 0.5
+        with pytest.raises(InvalidAssignment, match="pinned at revision"):
+            there.run(those.Setting, 0.25, session="s", pin=True)
 
 
 SERVER = f"""
 from dspex.pool import Pool
 from dspex.pool.serving import serve_programs
-from dspex.stores import MemoryStore
 
 if __name__ == "__main__":
     pool = Pool(["{NAMED}:Slow"], workers=1, spares=0)
-    pool.wait_ready()
-    serve_programs(MemoryStore(), pool, ready=lambda server: print(server.url, flush=True))
+    serve_programs("memory://", pool, ready=lambda server: print(server.url, flush=True))
 """
 
 
