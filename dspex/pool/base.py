@@ -37,7 +37,6 @@ from dspex import deadlines, errors
 from dspex.pool import programs
 from dspex.pool.calls import AsyncStream, Call, Outcome, Stream
 from dspex.pool.channel import FRAME
-from dspex.pool.lending import Lender
 from dspex.pool.mapping import Progress, outcomes, split
 from dspex.pool.members import Slot, State, Stats
 from dspex.pool.scheduling import Scheduler
@@ -70,7 +69,6 @@ class BasePool(Scheduler):
         self.programs = names
         """What it runs, by name."""
         self._names: dict[Any, tuple[str, Values]] = {}
-        self._lender = Lender()
 
     # ---- calls -------------------------------------------------------------------------------------
 

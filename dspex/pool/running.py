@@ -106,7 +106,7 @@ class Running:
             )
         values = values_of(program)
         args, named = values.unpack(order.inputs)
-        session = None if order.session is None else self._session(order.session)
+        session = None if order.session is None else self._found(order.session)
         try:
             try:
                 self._tools.number = order.number
@@ -193,6 +193,12 @@ class Running:
             self._unwanted.discard(number)
 
     # ---- sessions ----------------------------------------------------------------------------------
+
+    def _found(self, wanted: tuple[Any, ...]) -> Session:
+        try:
+            return self._session(wanted)
+        except errors.SessionMoved as moved:  # who called knows where it is by now
+            raise errors.SessionMoved(moved.message, **moved.facts, begun=False) from None
 
     def _session(self, wanted: tuple[Any, ...]) -> Session:
         address, session_id, epoch, rev = wanted

@@ -14,6 +14,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -21,6 +22,7 @@ from dspex import errors
 from dspex.pool.affinity import home
 from dspex.pool.calls import Call
 from dspex.pool.failures import pack_failure, unpack_failure
+from dspex.pool.lending import Lender
 from dspex.pool.members import Member, Slot, State
 from dspex.pool.settings import Settings
 from dspex.pool.supervision import Supervisor
@@ -46,6 +48,7 @@ class Scheduler(Supervisor):
         self._expiring: list[tuple[float, int, Call]] = []
         """Calls that were queued, by their deadlines."""
         self._todo: list[tuple[Member, Call]] = []
+        self._lender = Lender()
         self._accepting = True
         self._ended = threading.Event()
         self._tools: ThreadPoolExecutor | None = None
@@ -183,7 +186,14 @@ class Scheduler(Supervisor):
             with self._lock:
                 todo, self._todo = self._todo, []
             for member, call in todo:
+                self._renew(call)
                 member.send(call)
+
+    def _renew(self, call: Call) -> None:
+        """Look where its session is now: it may have moved while the call waited."""
+        if call.session is not None:
+            with suppress(errors.SessionClosed):  # the handle was; others may have the session
+                call.reference = self._lender.reference(call.session)
 
     def unwanted(self, call: Call) -> None:
         """The caller of *call* does not want its result any more."""
@@ -206,6 +216,10 @@ class Scheduler(Supervisor):
         again = call.idempotent and call.attempts < self.settings.attempts
         if not again or call.done() or self._closing or call.window:
             return False
+        self._enter_again_locked(call)
+        return True
+
+    def _enter_again_locked(self, call: Call) -> None:
         call.member = None
         slot = self._slot_of(call)
         member = self._idle(slot)
@@ -214,7 +228,6 @@ class Scheduler(Supervisor):
             self._todo.append((member, call))
         else:
             self._enqueue(call, slot, first=True)
-        return True
 
     def _give_up_locked(self, slot: Slot) -> list[Call]:
         self._homes.clear()
@@ -336,9 +349,27 @@ class Scheduler(Supervisor):
             self._changed.notify_all()
         self._flush()
         if failure is not None:
-            self.tally.failed += call.end(error=unpack_failure(failure))
+            error = unpack_failure(failure)
+            if getattr(error, "begun", True) or not self._again(call):
+                self.tally.failed += call.end(error=error)
         elif data is not None:
             self.tally.done += call.end(data)
+
+    def _again(self, call: Call) -> bool:
+        """Begin *call*, which could not find its session, where that has moved; whether that is of use."""
+        before = call.reference
+        self._renew(call)
+        with self._lock:
+            if (
+                call.reference == before
+                or call.done()
+                or self._closing
+                or call.attempts > self.settings.attempts
+            ):
+                return False
+            self._enter_again_locked(call)
+        self._flush()
+        return True
 
     @staticmethod
     def _piece(member: Member, number: int, data: bytes) -> None:

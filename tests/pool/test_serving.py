@@ -1,10 +1,9 @@
 """Programs that run beside the state service."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
@@ -132,26 +131,21 @@ from dspex.pool import Pool
 from dspex.pool.serving import serve_programs
 
 if __name__ == "__main__":
-    pool = Pool(["{NAMED}:Slow"], workers=1, spares=0)
+    pool = Pool(["{NAMED}:Counting"], workers=1, spares=0)
     serve_programs("memory://", pool, ready=lambda server: print(server.url, flush=True))
 """
 
 
-def test_a_server_that_is_told_to_end_finishes_what_runs(tmp_path):
-    script = tmp_path / "server.py"
+def test_a_server_that_is_told_to_end_finishes_what_runs(tmp_path, eventually):
+    script, log = tmp_path / "server.py", tmp_path / "log"
     script.write_text(SERVER)
-    server = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
+    server = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
     url = server.stdout.readline().strip()
-    from threading import Thread
-
-    answers = []
-    with RemotePrograms(url) as there:
-        caller = Thread(target=lambda: answers.append(there.run(those.Slow, 1.0)))
-        caller.start()
-        time.sleep(0.3)
+    with RemotePrograms(url) as there, ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(there.run, those.Counting, str(log), 0.5)
+        eventually(log.exists, "the program has begun")
         server.send_signal(signal.SIGTERM)
-        caller.join(30)
-    assert (["slept"], 0) == (answers, server.wait(30))
+        assert answer.result(30) > 0
+    assert ["begin", "end"] == [line.split()[0] for line in log.read_text().splitlines()]
+    assert server.wait(30) == 0
     server.stdout.close()
