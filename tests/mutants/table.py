@@ -25,6 +25,7 @@ SERVICE = "dspex/rpc/service.py"
 POOL = "dspex/pool"
 POOLS = "tests/pool/test_contract_local.py::TestLocal"
 FAULTS = "tests/pool/test_promises.py"
+MOVING = "tests/pool/test_moving.py"
 
 STORE = "tests/stores/test_sqlite.py"
 SHARING = "tests/stores/test_sqlite_sharing.py"
@@ -581,5 +582,53 @@ MUTANTS = (
         "        self._room.acquire()\n",
         "",
         f"{POOLS}::test_a_stream_that_nobody_reads_waits",
+    ),
+    Mutant(
+        "one-budget-for-all",
+        "a worker that awaits keeps the budget of its first call",
+        "dspex/crossing.py",
+        "        return self._runner.run(awaited(), context=contextvars.copy_context())\n",
+        "        return self._runner.run(awaited())\n",
+        f"{POOLS}::test_a_budget_is_that_of_the_call_and_not_of_the_one_before",
+    ),
+    Mutant(
+        "left-behind",
+        "a call that waits looks for its session where it was",
+        f"{POOL}/scheduling.py",
+        "                self._renew(call)\n                member.send(call)\n",
+        "                member.send(call)\n",
+        f"{MOVING}::test_calls_that_wait_lose_nothing_when_their_session_moves",
+    ),
+    Mutant(
+        "gone-is-failed",
+        "a call whose session moved on the way to the worker fails",
+        f"{POOL}/scheduling.py",
+        '            if getattr(error, "begun", True) or not self._again(call):\n',
+        "            if True:\n",
+        f"{MOVING}::test_a_call_that_found_its_session_gone_is_begun_where_it_is",
+    ),
+    Mutant(
+        "anybody-runs",
+        "who may read a session may run programs in it",
+        f"{POOL}/serving.py",
+        '        caller.must("set", session_id or "*")\n',
+        "",
+        "tests/pool/test_serving.py::test_a_run_needs_the_right_to_set",
+    ),
+    Mutant(
+        "endless-stream",
+        "a stream goes on after its deadline",
+        "dspex/streaming.py",
+        "                if _left(end) == 0.0:\n",
+        "                if False:\n",
+        "tests/test_streaming.py::test_no_piece_comes_after_the_deadline",
+    ),
+    Mutant(
+        "leaked-budget",
+        "who takes pieces has the budget of the stream",
+        "dspex/streaming.py",
+        "                with deadlines.within(_left(end)):\n                    piece = next(made, END)\n",
+        "                deadlines.within(_left(end)).__enter__()\n                piece = next(made, END)\n",
+        "tests/test_streaming.py::test_the_budget_of_a_stream_is_not_that_of_who_takes_its_pieces",
     ),
 )

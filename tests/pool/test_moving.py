@@ -51,6 +51,7 @@ def test_calls_that_wait_lose_nothing_when_their_session_moves(pool, session, el
     ]
     session.move_to(elsewhere, as_id="moved")
     assert [call.result() for call in calls[1:]] == [(0.7, 7)] * 20
+    assert {call.attempts for call in calls} == {1}
 
 
 def test_a_call_that_found_its_session_gone_is_begun_where_it_is(pool, session, elsewhere, monkeypatch):
