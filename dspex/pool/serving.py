@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
@@ -50,6 +51,8 @@ class Programs:
         self._store = store
         self._pool = pool
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        """Those that were used last, at the end."""
+        self._lock = threading.Lock()
 
     def __call__(self, gate: Gate) -> Any:
         """The handler of both calls."""
@@ -103,10 +106,15 @@ class Programs:
         caller.must("set", session_id or "*")
         if not session_id:
             return None
-        session = self._sessions.get(session_id)
-        if session is None or session.closed:
-            session = self._sessions[session_id] = Session(session_id, store=self._store, source="run")
-            self._pool.lend(session)
+        with self._lock:
+            session = self._sessions.pop(session_id, None)
+            if session is not None and _has_ended(session):
+                session.close()
+                session = None
+            if session is None:
+                session = Session(session_id, store=self._store, source="run")
+                self._pool.lend(session)
+            self._sessions[session_id] = session
             while len(self._sessions) > SESSIONS:
                 self._sessions.popitem(last=False)[1].close()
         return session
@@ -115,6 +123,15 @@ class Programs:
         """Let go of the sessions."""
         for session in self._sessions.values():
             session.close()
+
+
+def _has_ended(session: Session) -> bool:
+    """Whether it was deleted, and is perhaps made again, or was moved away."""
+    try:
+        session.snapshot()
+    except errors.SessionClosed:
+        return True
+    return False
 
 
 def _reply(**what: bytes) -> bytes:

@@ -63,6 +63,17 @@ def test_what_a_run_sets_is_there_when_it_returns_also_where_the_session_is_a_se
             assert session.get("best") == value
 
 
+def test_a_session_that_was_deleted_is_another_one_when_it_is_run_again(served):
+    url = served()
+    with RemotePrograms(url) as there:
+        for temperature in (0.25, 0.5):
+            assert there.run(those.Knobs, session="prod") == (0.7, 0)
+            with Session("prod", store=url) as session:
+                session.set("temperature", temperature)
+                assert there.run(those.Knobs, session="prod") == (temperature, 0)
+                session.delete()
+
+
 def test_a_client_streams(served):
     with RemotePrograms(served()) as there:
         assert list(there.stream(those.Pieces, 100)) == list(range(100))
