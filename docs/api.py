@@ -18,6 +18,7 @@ PUBLIC = (
     "dspex.lm",
     "dspex.stores",
     "dspex.rpc",
+    "dspex.pool",
     "dspex.moving",
     "dspex.evaluation",
     "dspex.optimizers",
@@ -39,12 +40,15 @@ FIRST = ("Program", "defvariable", "defprogram", "Session")
 
 MADE = (
     "AsyncChanges",
+    "AsyncStream",
     "Batch",
     "BoundModule",
+    "Call",
     "ChangeSignal",
     "Changes",
     "Claim",
     "Modules",
+    "Stream",
     "Variable",
     "Watch",
 )
@@ -52,17 +56,23 @@ MADE = (
 
 INNER = {
     "AsyncChanges": "begin open push weak_push",
+    "BasePool": "abegin begin begin_astream begin_packed begin_stream complete more serves unwanted",
     "Batch": "add join pending",
     "BoundModule": "bound_to",
+    "Call": "attended counter deadline end ended member piece queued reference rev settled",
     "ChangeSignal": "receivers_for",
     "Changes": "begin open push weak_push",
     "Choice": "possible",
     "Modules": "with_reader",
     "MemoryStore": "closed private",
     "ModuleChoice": "possible",
+    "Pool": "programs",
     "Predict": "own",
+    "RayPool": "forget heard post programs",
     "ChainOfThought": "own",
     "Session": "attach attachment declare",
+    "Settings": "threads_each",
+    "Stats": "of",
     "Variable": "declaration listened scoped",
     "Watch": "deliver ended failed overrun tell",
 }

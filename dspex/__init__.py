@@ -19,7 +19,9 @@ from dspex.errors import (
     MissingExtra,
     NoLanguageModel,
     PermissionDenied,
+    PoolClosed,
     PoolSaturated,
+    ProgramError,
     RuleBroken,
     SessionClosed,
     SessionExists,
@@ -28,8 +30,10 @@ from dspex.errors import (
     StaleRead,
     StoreUnavailable,
     UnknownModule,
+    UnknownProgram,
     UnknownRevision,
     UnknownSession,
+    UnknownTool,
     UnknownVariable,
     VariableConflict,
     VersionConflict,
@@ -59,6 +63,7 @@ from dspex.rules import rule
 from dspex.runs import Run
 from dspex.session import Session
 from dspex.stores import open_store
+from dspex.tools import Tool, tool
 from dspex.variables import Variable, defvariable
 
 if TYPE_CHECKING:
@@ -91,8 +96,10 @@ __all__ = [
     "ModuleChoice",
     "NoLanguageModel",
     "PermissionDenied",
+    "PoolClosed",
     "PoolSaturated",
     "Program",
+    "ProgramError",
     "Prompt",
     "Record",
     "Revision",
@@ -112,9 +119,12 @@ __all__ = [
     "Struct",
     "Tensor",
     "Text",
+    "Tool",
     "UnknownModule",
+    "UnknownProgram",
     "UnknownRevision",
     "UnknownSession",
+    "UnknownTool",
     "UnknownVariable",
     "Variable",
     "VariableConflict",
@@ -126,6 +136,7 @@ __all__ = [
     "defvariable",
     "open_store",
     "rule",
+    "tool",
 ]
 
 __version__ = "0.1.0"

@@ -6,12 +6,13 @@ import contextvars
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    import asyncio
     from concurrent.futures import Future
 
-__all__ = ["in_loop", "in_thread", "result_of"]
+__all__ = ["OneLoop", "in_loop", "in_thread", "result_of"]
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:
@@ -54,3 +55,32 @@ def result_of(awaitable: Awaitable[Any]) -> Any:
         return asyncio.run(awaited())
     # A loop must not be entered twice: another thread gets one of its own.
     return in_thread(lambda: asyncio.run(awaited())).result()
+
+
+class OneLoop:
+    """`result_of` in one loop, which lives as long as the block, so that connections outlive a call."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+
+    def __call__(self, awaitable: Awaitable[Any]) -> Any:
+        import asyncio
+
+        async def awaited() -> Any:
+            return await awaitable
+
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        # A runner would use the context of its first call for all.
+        return self._runner.run(awaited(), context=contextvars.copy_context())
+
+    def close(self) -> None:
+        """End the loop."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -26,7 +26,9 @@ __all__ = [
     "MissingExtra",
     "NoLanguageModel",
     "PermissionDenied",
+    "PoolClosed",
     "PoolSaturated",
+    "ProgramError",
     "RuleBroken",
     "SessionClosed",
     "SessionExists",
@@ -35,8 +37,10 @@ __all__ = [
     "StaleRead",
     "StoreUnavailable",
     "UnknownModule",
+    "UnknownProgram",
     "UnknownRevision",
     "UnknownSession",
+    "UnknownTool",
     "UnknownVariable",
     "VariableConflict",
     "VersionConflict",
@@ -202,6 +206,26 @@ class WorkerLost(DspexError, code="WORKER_LOST"):
 
 class PoolSaturated(DspexError, code="POOL_SATURATED"):
     """The pool's queue is full."""
+
+
+class PoolClosed(DspexError, code="POOL_CLOSED"):
+    """The pool takes no more calls, or was closed before this one had ended."""
+
+
+class UnknownProgram(DspexError, LookupError, code="UNKNOWN_PROGRAM"):
+    """The pool was not told of a program of that name, or it cannot be imported."""
+
+
+class UnknownTool(DspexError, LookupError, code="UNKNOWN_TOOL"):
+    """No tool is offered under that name."""
+
+
+class ProgramError(DspexError, code="PROGRAM_ERROR"):
+    """
+    What a program raised in another process, where its own class cannot be had here.
+
+    `type` names that class, `traceback` is the text of the traceback there.
+    """
 
 
 class WouldBlock(DspexError, RuntimeError, code="WOULD_BLOCK"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from dspex import errors, runs
 from dspex.modules.base import BoundModule, Module, Modules, NotYet, session_modules
@@ -22,15 +22,13 @@ from dspex.plans import (
 )
 from dspex.records import Snapshot
 from dspex.rules import Rule, abide
-from dspex.runs import Run
+from dspex.runnable import Runnable
 from dspex.searchable import Searchable
 from dspex.session import Session
+from dspex.tools import Tools, tools_of
 from dspex.variables import Variable
 
 __all__ = ["Program", "ProgramType", "defprogram"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _RESERVED: frozenset[str] = frozenset()
 """What a variable cannot be called; filled once `Program` is made."""
@@ -112,26 +110,7 @@ class ProgramType(type):
         super().__delattr__(name)
 
 
-class _Either:
-    """A method of the class and of its instances: `Agent.run(…)` and `agent.run(…)`."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self.__doc__ = function.__doc__
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        return MethodType(self._function, owner if instance is None else instance)
-
-
-if TYPE_CHECKING:
-
-    def _either(function: Callable[Concatenate[Any, P], R]) -> classmethod[Any, P, R]: ...
-
-else:
-    _either = _Either
-
-
-class Program(Searchable, metaclass=ProgramType):
+class Program(Runnable, Searchable, metaclass=ProgramType):
     """
     The parent of every program.
 
@@ -160,83 +139,6 @@ class Program(Searchable, metaclass=ProgramType):
 
     def init(self) -> None:
         """Called once per bound program, before the first run: make modules here."""
-
-    # ---- running ----------------------------------------------------------------------------------
-
-    @_either
-    def run(
-        target: Any,  # noqa: N805  the class, or an instance
-        /,
-        *inputs: Any,
-        session: Session | None = None,
-        pin: bool = False,
-        timeout: float | None = None,
-        **named: Any,
-    ) -> Any:
-        """
-        Call `forward(*inputs, **named)` and return what it returns.
-
-        Args:
-            session: Where the values are. The same class and session share one bound program. Without a
-                session a private one with the initial values is used.
-            pin: Let all reads come from the revision at the start. By default reads are live.
-            timeout: Seconds after which `DeadlineExceeded` is raised.
-
-        Raises:
-            What `forward` raises, with a note that names program, session and revision.
-        """
-        with runs.ready(target, session, pin, inputs) as program:
-            return runs.run(program, inputs, named, timeout)
-
-    @_either
-    async def arun(
-        target: Any,  # noqa: N805
-        /,
-        *inputs: Any,
-        session: Session | None = None,
-        pin: bool = False,
-        timeout: float | None = None,
-        **named: Any,
-    ) -> Any:
-        """`run`, awaited: calls `aforward`, or `forward` in a thread."""
-        with runs.ready(target, session, pin, inputs) as program:
-            return await runs.arun(program, inputs, named, timeout)
-
-    @_either
-    def record(
-        target: Any,  # noqa: N805
-        /,
-        *inputs: Any,
-        session: Session | None = None,
-        pin: bool = False,
-        timeout: float | None = None,
-        **named: Any,
-    ) -> Run:
-        """`run`, and return a `Run`: output, revisions, the values in effect, seconds."""
-        with runs.ready(target, session, pin, inputs) as program:
-            return runs.recorded(program, inputs, named, timeout)
-
-    @_either
-    async def arecord(
-        target: Any,  # noqa: N805
-        /,
-        *inputs: Any,
-        session: Session | None = None,
-        pin: bool = False,
-        timeout: float | None = None,
-        **named: Any,
-    ) -> Run:
-        """`record`, awaited."""
-        with runs.ready(target, session, pin, inputs) as program:
-            return await runs.arecorded(program, inputs, named, timeout)
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """The same as `run` on this program."""
-        return runs.run(self, inputs, named, None)
-
-    async def acall(self, *inputs: Any, **named: Any) -> Any:
-        """The same as `arun` on this program."""
-        return await runs.arun(self, inputs, named, None)
 
     # ---- binding ----------------------------------------------------------------------------------
 
@@ -267,6 +169,11 @@ class Program(Searchable, metaclass=ProgramType):
             _set_modules(self, modules)
             return modules
         return self._modules
+
+    @property
+    def tools(self) -> Tools:
+        """What this program may call back, by name; see `dspex.tool`."""
+        return tools_of(self.session)
 
     def _read(self, variable: Variable[Any]) -> Any:
         own = type(self).variables

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.crossing import in_loop, in_thread, result_of
 from dspex.records import Revision
 from dspex.session import Session
@@ -18,7 +18,20 @@ from dspex.session import Session
 if TYPE_CHECKING:
     from dspex.program import Program
 
-__all__ = ["Run", "arecorded", "arun", "checked", "no_values", "ready", "recorded", "run"]
+__all__ = [
+    "Run",
+    "arecorded",
+    "arun",
+    "checked",
+    "elsewhere",
+    "methods",
+    "no_values",
+    "note",
+    "ready",
+    "recorded",
+    "run",
+    "would_block",
+]
 
 
 @attrs.frozen
@@ -50,21 +63,11 @@ class ready:  # noqa: N801  reads as what it gives
 
     def __init__(self, target: Any, session: Session | None, pin: bool, inputs: tuple[Any, ...]) -> None:
         self._private: Session | None = None
-        cls: Any = target if isinstance(target, type) else type(target)
-        name = cls.__name__
-        if session is not None:
-            checked(session)
-        elif any(isinstance(one, Session) for one in inputs):
-            raise errors.InvalidCall(
-                f"{name} got a session among its inputs. Give it by name: session=….", program=name
-            )
-        if target is not cls:
-            if session is not None and session is not target.session:
-                raise errors.VariableConflict(
-                    f"{target!r} cannot run on session '{session.id}'; call {name}.run.", session=session.id
-                )
+        _check_place(target, session, inputs)
+        if not isinstance(target, type):
             program = target
         else:
+            cls: Any = target
             if session is None:
                 session = self._private = Session()
             program = session.attachment(cls, lambda: cls.bind(session))
@@ -76,6 +79,32 @@ class ready:  # noqa: N801  reads as what it gives
     def __exit__(self, *_: object) -> None:
         if self._private is not None:
             self._private.close()
+
+
+def elsewhere(target: Any, session: Session | None, inputs: tuple[Any, ...]) -> tuple[Any, Session | None]:
+    """The class and the session with which a pool runs *target*."""
+    _check_place(target, session, inputs)
+    if isinstance(target, type):
+        return target, session
+    if target._pin is not None or target._plan.prefix:
+        raise errors.InvalidDeclaration(
+            f"{target!r} is here only: a pool runs programs of sessions, by class."
+        )
+    return type(target).__mro__[1], target.session
+
+
+def _check_place(target: Any, session: Session | None, inputs: tuple[Any, ...]) -> None:
+    name = (target if isinstance(target, type) else type(target)).__name__
+    if session is not None:
+        checked(session)
+        if not isinstance(target, type) and session is not target.session:
+            raise errors.VariableConflict(
+                f"{target!r} cannot run on session '{session.id}'; call {name}.run.", session=session.id
+            )
+    elif any(isinstance(one, Session) for one in inputs):
+        raise errors.InvalidCall(
+            f"{name} got a session among its inputs. Give it by name: session=….", program=name
+        )
 
 
 def checked(session: Any) -> Session:
@@ -95,15 +124,22 @@ def no_values(cls: type, inputs: tuple[Any, ...], values: Mapping[str, Any]) -> 
     )
 
 
-def run(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None) -> Any:
-    """What `forward` returns; `aforward` is awaited where there is only that."""
+def run(
+    program: Program,
+    inputs: tuple[Any, ...],
+    named: Mapping[str, Any],
+    timeout: float | None,
+    awaited: Callable[[Awaitable[Any]], Any] = result_of,
+) -> Any:
+    """What `forward` returns; `aforward` is *awaited* where there is only that."""
     try:
-        forward = _forward(program)
+        forward = _forward(program, awaited)
         if timeout is None:
             return forward(*inputs, **named)
-        return _within(timeout, program, partial(forward, *inputs, **named))
+        with deadlines.within(timeout):
+            return _within(timeout, program, partial(forward, *inputs, **named))
     except Exception as error:
-        _note(error, program)
+        note(error, program)
         raise
 
 
@@ -119,14 +155,15 @@ async def arun(
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                return await _acall(program, inputs, named)
+                with deadlines.within(timeout):
+                    return await _acall(program, inputs, named)
         except TimeoutError:
             if limit.expired():
-                cancelled = _methods(program)[1] is not None
+                cancelled = methods(program)[1] is not None
                 raise _too_late(program, timeout, cancelled=cancelled) from None
             raise
     except Exception as error:
-        _note(error, program)
+        note(error, program)
         raise
 
 
@@ -167,24 +204,29 @@ def _end(program: Program, first: Revision, values: Mapping[str, Any], started: 
     )
 
 
-def _forward(program: Program) -> Callable[..., Any]:
+def _forward(program: Program, awaited: Callable[[Awaitable[Any]], Any]) -> Callable[..., Any]:
     """`forward`, or a function that waits for `aforward` where there is only that."""
-    forward, aforward = _methods(program)
+    forward, aforward = methods(program)
     if forward is not None:
         return forward
     assert aforward is not None
     if in_loop():
-        name = type(program).__name__
-        raise errors.WouldBlock(
-            f"{name} has only aforward, and to wait for it here would stop the event loop of this thread. "
-            f"Await it: await {name}.arun(…), or acall(…) on a bound program.",
-            program=name,
-        )
-    return lambda *inputs, **named: result_of(aforward(*inputs, **named))
+        raise would_block(program, "arun(…), or acall(…) on a bound program")
+    return lambda *inputs, **named: awaited(aforward(*inputs, **named))
+
+
+def would_block(program: Program, instead: str) -> errors.WouldBlock:
+    """What to say to somebody who would stop a loop; *instead* is how to await the same."""
+    name = type(program).__name__
+    return errors.WouldBlock(
+        f"{name} has only aforward, and to wait for it here would stop the event loop of this thread. "
+        f"Await it: await {name}.{instead}.",
+        program=name,
+    )
 
 
 async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-    forward, aforward = _methods(program)
+    forward, aforward = methods(program)
     if aforward is not None:
         return await aforward(*inputs, **named)
     import asyncio
@@ -193,9 +235,10 @@ async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, 
     return await asyncio.to_thread(forward, *inputs, **named)
 
 
-def _methods(
+def methods(
     program: Program,
 ) -> tuple[Callable[..., Any] | None, Callable[..., Awaitable[Any]] | None]:
+    """`forward` if it is a plain function, and `aforward`, or the `forward` that is a coroutine."""
     forward = getattr(program, "forward", None)
     aforward = getattr(program, "aforward", None)
     if inspect.iscoroutinefunction(forward):
@@ -232,7 +275,8 @@ def _too_late(program: Program, timeout: float, *, cancelled: bool = False) -> e
     )
 
 
-def _note(error: Exception, program: Program) -> None:
+def note(error: Exception, program: Program) -> None:
+    """Say with *error* where it happened."""
     revision = program._pin.revision if program._pin is not None else program.session.revision
     name = type(program).__name__
     error.add_note(f"in {name} on session '{program.session.id}' at revision {revision}")

@@ -17,7 +17,9 @@ FILES = sorted(HOUSE.rglob("*.py"))
 CORE = [
     name
     for _, name, _ in pkgutil.walk_packages([str(HOUSE)], "dspex.")
-    if not name.startswith(("dspex.cli.", "dspex.modules.", "dspex.lm.", "dspex.optimizers.", "dspex.rpc"))
+    if not name.startswith(
+        ("dspex.cli.", "dspex.modules.", "dspex.lm.", "dspex.optimizers.", "dspex.pool.serving", "dspex.rpc")
+    )
 ]
 """The rooms that need nothing but the core packages."""
 

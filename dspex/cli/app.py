@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import dspex
 from dspex import errors
-from dspex.cli import doctor, moving, optimizing, printing, reading, serving, watching, writing
+from dspex.cli import doctor, moving, optimizing, printing, reading, running, serving, watching, writing
 from dspex.cli.exits import REFUSED, exit_code
 from dspex.cli.options import JSON
 
@@ -63,6 +63,7 @@ def _about(
 for command in (
     serving.serve,
     serving.token,
+    running.run,
     reading.sessions,
     reading.list_,
     reading.get,

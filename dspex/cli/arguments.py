@@ -12,7 +12,7 @@ import typer
 from dspex.session import Session
 from dspex.stores import refusals
 
-__all__ = ["Assignments", "expected_versions"]
+__all__ = ["Assignments", "expected_versions", "fetched"]
 
 
 class Assignments(dict[str, str]):
@@ -33,7 +33,7 @@ class Assignments(dict[str, str]):
                 raise typer.BadParameter(f"'{name}' is not NAME=VALUE.")
             if name in made:
                 raise typer.BadParameter(f"'{name}' is given twice.")
-            made[name] = text if literal else _fetched(text)
+            made[name] = text if literal else fetched(text)
         if not literal and sum(argument.endswith("=-") for argument in arguments) > 1:
             raise typer.BadParameter("stdin is one value, and - is given twice.")
         return made
@@ -50,7 +50,13 @@ class Assignments(dict[str, str]):
         return values
 
 
-def _fetched(text: str) -> str:
+def fetched(text: str) -> str:
+    """
+    *text*, or what it stands for: `@FILE` for what a file has, `-` for what stdin has.
+
+    Raises:
+        BadParameter: That cannot be read, or is no text.
+    """
     if text != "-" and not text.startswith("@"):
         return text
     where = "stdin" if text == "-" else text[1:]

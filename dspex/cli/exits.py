@@ -17,7 +17,7 @@ INTERRUPTED = 130
 MEANINGS: Mapping[int, str] = MappingProxyType(
     {
         0: "done",
-        REFUSED: "refused, and nothing has changed; or `doctor` found something broken",
+        REFUSED: "refused, and nothing has changed; `doctor` found something broken; a program has raised",
         2: "no such command, option or argument",
         UNAVAILABLE: "the store cannot be reached, opened or written right now",
         CONFLICT: "somebody else was first: another version than expected, or a claim",

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from dspex import errors
 
-__all__ = ["answer", "lines", "note", "printable", "refuse", "table", "value"]
+__all__ = ["answer", "lines", "more", "note", "printable", "refuse", "table", "value"]
 
 
 def answer(thing: Any) -> None:
@@ -27,6 +27,12 @@ def lines(texts: Iterable[str]) -> None:
 def value(text: str) -> None:
     """Print *text* as it is; on a terminal, without what a terminal would obey."""
     _say(sys.stdout, printable(text) if sys.stdout.isatty() else text)
+
+
+def more(text: str) -> None:
+    """Print *text* where the last one has ended."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
 
 
 def note(sentence: str) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from dspex import errors
@@ -32,6 +33,8 @@ __all__ = [
     "clock",
     "date",
     "declaration_json",
+    "output_json",
+    "output_text",
     "record_json",
     "short",
     "step_line",
@@ -99,6 +102,33 @@ def _odd(plain: Any) -> Any:
     if isinstance(plain, bytes):
         return {"base64": base64.b64encode(plain).decode("ascii")}
     return [_finite(plain.real), _finite(plain.imag)]
+
+
+# ---- what programs give ------------------------------------------------------------------------------
+
+
+def output_json(output: Any) -> Any:
+    """What a program gave, as JSON has it: predictions and instances are objects, arrays nested lists."""
+    if isinstance(output, list | tuple):
+        return [output_json(item) for item in output]
+    if isinstance(output, Mapping):
+        return {key: output_json(item) for key, item in output.items()}
+    if isinstance(output, Enum):
+        return output.name
+    if output is None or isinstance(output, bool | int | float | complex | str | bytes):
+        return _finite(output)
+    if hasattr(output, "tolist"):
+        return output_json(output.tolist())
+    if hasattr(output, "toDict"):  # a prediction
+        return output_json(output.toDict())
+    from dspex.pool.values import fields_of
+
+    return {name: output_json(getattr(output, name)) for name in fields_of(type(output))}
+
+
+def output_text(output: Any) -> str:
+    """The same, for people."""
+    return json.dumps(output_json(output), ensure_ascii=False)
 
 
 # ---- records and changes -----------------------------------------------------------------------------

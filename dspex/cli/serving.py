@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dspex.cli import printing
 from dspex.cli.options import Json, StoreUrl
+from dspex.cli.running import importable
 
 __all__ = ["serve", "token"]
+
+WORKERS = 2
+"""How many processes run programs."""
 
 
 def serve(
@@ -47,30 +51,57 @@ def serve(
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", min=0.0, help="For what runs when it is ended.")
     ] = 5.0,
+    programs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--program",
+            metavar="MODULE:CLASS",
+            help="A program that clients may run here; may be given several times.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help=f"Processes that run them; {WORKERS}."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve the sessions of a store to other processes, until Ctrl-C."""
+    """Serve the sessions of a store to other processes, and run programs for them, until Ctrl-C."""
     from dspex import rpc
     from dspex.rpc.auth import read_tokens
     from dspex.rpc.listening import Tls
 
+    if workers is not None and not programs:
+        raise typer.BadParameter(
+            "there is nothing for workers to run: give --program.", param_hint="--workers"
+        )
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together.")
 
     def ready(server: rpc.Server) -> None:
         if as_json:
-            printing.answer({"store": store, "url": server.url, "pid": os.getpid()})
+            more = {"programs": programs, "workers": workers or WORKERS} if programs else {}
+            printing.answer({"store": store, "url": server.url, "pid": os.getpid(), **more})
         else:
             printing.lines([f"process {os.getpid()} serves {store} at {server.url}"])
+            if programs:
+                printing.lines([f"workers: {workers or WORKERS}, programs: {', '.join(programs)}"])
 
-    rpc.serve(
-        store,
-        listen,
-        tokens=() if token_file is None else read_tokens(token_file),
-        tls=None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key),
-        grace=grace,
-        ready=ready,
-    )
+    settings: dict[str, Any] = {
+        "tokens": () if token_file is None else read_tokens(token_file),
+        "tls": None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key),
+        "grace": grace,
+        "ready": ready,
+    }
+    if not programs:
+        rpc.serve(store, listen, **settings)
+        return
+    from dspex.pool import Pool
+    from dspex.pool.serving import serve_programs
+
+    with importable():
+        # A session is everybody's here: its calls take whoever is free.
+        pool = Pool(programs, workers=workers or WORKERS, affinity="hint")
+        serve_programs(store, pool, listen, **settings)
 
 
 def token(

@@ -56,7 +56,8 @@ def local(
     if found is None:
         raise NoLanguageModel(_none)
     if threads is None:
-        threads = max(1, _cores() // max(1, workers))
+        set_for_us = os.environ.get("DSPEX_THREADS", "")  # a pool tells its workers
+        threads = int(set_for_us) if set_for_us.isdigit() else max(1, _cores() // max(1, workers))
     engine = LocalEngine(str(found.absolute()), context, threads).load()
     settings = {"temperature": 0.0, "max_tokens": 512, "cache": False, "num_retries": 0, **settings}
     return dspy.LM(f"local/{found.stem}", engine=engine, async_engine=AsyncLocalEngine(engine), **settings)

@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from dspex import errors, lm
+from dspex import deadlines, errors, lm
 from dspex.crossing import result_of
 from dspex.modules.inputs import Inputs, inputs_of
 
@@ -150,6 +150,7 @@ class Step:
             return await self.module.acall(**inputs)
 
     def _context(self) -> AbstractContextManager[None]:
+        deadlines.check("a call of the language model")
         settings = dict(self.settings)
         named, model = settings.pop("lm", None), settings.pop("model", None)
         chosen = named if model is None else _named(model, os.environ.get("DSPEX_GGUF"))

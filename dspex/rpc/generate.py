@@ -1,5 +1,5 @@
 """
-Make `_generated` again from `dspex.proto`: `make generate`; `--check` only says whether it is current.
+Make `_generated` again from the .proto files: `make generate`; `--check` only says whether it is current.
 
 Runs by itself, where grpcio-tools is and dspex need not be. The version matters: generated code runs with
 protobuf of its own version and newer, so an old generator keeps `dspex[grpc]` installable beside others.
@@ -17,7 +17,7 @@ from pathlib import Path
 GENERATOR = "1.76.0"
 """The version of grpcio-tools."""
 
-PROTO = Path(__file__).with_name("dspex.proto")
+PROTOS = sorted(Path(__file__).parent.glob("*.proto"))
 OUTPUT = Path(__file__).with_name("_generated")
 
 
@@ -30,11 +30,11 @@ def generated() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as made:
         arguments = [
             "protoc",
-            f"-I{PROTO.parent}",
+            f"-I{OUTPUT.parent}",
             f"-I{files('grpc_tools') / '_proto'}",
             f"--python_out={made}",
             f"--pyi_out={made}",
-            str(PROTO),
+            *map(str, PROTOS),
         ]
         if protoc.main(arguments) != 0:
             raise SystemExit(1)
@@ -53,7 +53,7 @@ def main() -> None:
         if file.exists() and file.read_text() == text:
             continue
         if check:
-            raise SystemExit(f"{file} is not what dspex.proto says: make generate")
+            raise SystemExit(f"{file} is not what the .proto says: make generate")
         file.write_text(text)
         sys.stdout.write(f"{file}\n")
 

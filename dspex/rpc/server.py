@@ -55,6 +55,7 @@ class Server:
         tls: The certificate of the server.
         limits: How much clients may do.
         timers: How time is kept.
+        more: Make handlers of further calls of the service, given who tells callers by their tokens.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Server:
         tls: Tls | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         timers: Timers = Timers(),  # noqa: B008 - frozen
+        more: Sequence[Callable[[Gate], Any]] = (),
     ) -> None:
+        self._more = tuple(more)
         self.store = _servable(open_store(store))
         self._own_socket = listen is None
         self.listen = private_socket() if listen is None else listen
@@ -103,7 +106,7 @@ class Server:
         server = grpc.aio.server(options=OPTIONS)
         service = Service(self.store, self._limits, self._timers, THREADS)
         calls = Calls(service, Gate(self._tokens, self._limits.failures))
-        server.add_generic_rpc_handlers((calls.handler(),))
+        server.add_generic_rpc_handlers((calls.handler(), *(make(calls.gate) for make in self._more)))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in ("", SERVICE):
@@ -184,6 +187,8 @@ def serve(
     timers: Timers = Timers(),  # noqa: B008 - frozen
     grace: float = 5.0,
     ready: Callable[[Server], object] | None = None,
+    more: Sequence[Callable[[Gate], Any]] = (),
+    stopping: Callable[[float], object] | None = None,
 ) -> None:
     """
     Serve *store* until the process is told to end by SIGTERM or SIGINT; then finish what runs.
@@ -192,6 +197,8 @@ def serve(
         store: As for `Server`, like *listen*, *tokens*, *tls*, *limits* and *timers*.
         grace: Seconds for what runs.
         ready: Called when clients may come.
+        more: As for `Server`.
+        stopping: Called with *grace* before the server stops: what has to end first.
     """
     stopped: SimpleQueue[int] = SimpleQueue()  # an Event could be locked where the signal comes in
 
@@ -200,13 +207,15 @@ def serve(
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     owned = isinstance(store, str)
-    server = Server(store, listen, tokens=tokens, tls=tls, limits=limits, timers=timers)
+    server = Server(store, listen, tokens=tokens, tls=tls, limits=limits, timers=timers, more=more)
     try:
         server.start()
         if ready is not None:
             ready(server)
         stopped.get()
     finally:
+        if stopping is not None:
+            stopping(grace)
         server.stop(grace)
         if owned:
             server.store.close()

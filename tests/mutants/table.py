@@ -22,6 +22,10 @@ PATTERNS = "dspex/rpc/patterns.py"
 REPLICA = "dspex/rpc/replica.py"
 REQUESTS = "dspex/rpc/requests.py"
 SERVICE = "dspex/rpc/service.py"
+POOL = "dspex/pool"
+POOLS = "tests/pool/test_contract_local.py::TestLocal"
+FAULTS = "tests/pool/test_promises.py"
+MOVING = "tests/pool/test_moving.py"
 
 STORE = "tests/stores/test_sqlite.py"
 SHARING = "tests/stores/test_sqlite_sharing.py"
@@ -506,5 +510,125 @@ MUTANTS = (
         "            outbox.bookmarks()\n            outbox.tell(last)\n",
         "            outbox.tell(last)\n",
         "tests/rpc/test_stores.py::test_a_server_that_stops_says_how_far_each_stream_was_told",
+    ),
+    Mutant(
+        "started-call-runs-again",
+        "a call whose worker was lost is run again without being asked for",
+        f"{POOL}/scheduling.py",
+        "        again = call.idempotent and call.attempts < self.settings.attempts\n",
+        "        again = call.attempts < self.settings.attempts\n",
+        f"{POOLS}::test_a_lost_worker_fails_its_call_and_no_other",
+    ),
+    Mutant(
+        "no-lifeline",
+        "the kernel does not end a worker whose pool is gone",
+        f"{POOL}/worker.py",
+        "        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())\n",
+        "        return\n",
+        f"{FAULTS}::test_a_killed_parent_leaves_nobody",
+    ),
+    Mutant(
+        "stale-run",
+        "a run does not wait for what its caller had set",
+        f"{POOL}/running.py",
+        "    if ledger.epoch != epoch or ledger.rev < rev:\n",
+        "    if ledger.epoch != epoch:\n",
+        f"{POOLS}::test_a_run_sees_every_set_that_its_caller_had_made",
+    ),
+    Mutant(
+        "endless-queue",
+        "the queue has no end",
+        f"{POOL}/scheduling.py",
+        "        if self._queued >= self.settings.queue:\n",
+        "        if self._queued >= 10**9:\n",
+        f"{POOLS}::test_a_full_queue_refuses_at_once",
+    ),
+    Mutant(
+        "loose-affinity",
+        "a session goes to whoever is free",
+        f"{POOL}/scheduling.py",
+        '        if call.reference is None or self.settings.affinity == "none":\n',
+        "        if True:\n",
+        f"{POOLS}::test_a_session_stays_with_its_worker",
+    ),
+    Mutant(
+        "endless-restarts",
+        "a worker that cannot start is started for ever",
+        f"{POOL}/supervision.py",
+        "        if len(slot.failures) < settings.restarts:\n",
+        "        if len(slot.failures) < 10**9:\n",
+        f"{FAULTS}::test_a_worker_that_cannot_start_is_told_at_once_and_tried_five_times",
+    ),
+    Mutant(
+        "deaf-supervisor",
+        "heartbeats that are missed do not count",
+        f"{POOL}/supervision.py",
+        "                if member.pings >= self.settings.misses:\n",
+        "                if member.pings >= 10**9:\n",
+        f"{FAULTS}::test_a_stopped_worker_is_found_by_its_heartbeats",
+    ),
+    Mutant(
+        "nobody-listens",
+        "the thread of the pool does not look again after a caller has read for itself",
+        f"{POOL}/process.py",
+        "        self.listened(attended=call.attended)\n",
+        "        pass\n",
+        f"{POOLS}::test_who_waits_at_once_and_who_waits_later_may_take_turns",
+    ),
+    Mutant(
+        "unbounded-stream",
+        "a stream does not wait for who reads it",
+        f"{POOL}/worker.py",
+        "        self._room.acquire()\n",
+        "",
+        f"{POOLS}::test_a_stream_that_nobody_reads_waits",
+    ),
+    Mutant(
+        "one-budget-for-all",
+        "a worker that awaits keeps the budget of its first call",
+        "dspex/crossing.py",
+        "        return self._runner.run(awaited(), context=contextvars.copy_context())\n",
+        "        return self._runner.run(awaited())\n",
+        f"{POOLS}::test_a_budget_is_that_of_the_call_and_not_of_the_one_before",
+    ),
+    Mutant(
+        "left-behind",
+        "a call that waits looks for its session where it was",
+        f"{POOL}/scheduling.py",
+        "                self._renew(call)\n                member.send(call)\n",
+        "                member.send(call)\n",
+        f"{MOVING}::test_calls_that_wait_lose_nothing_when_their_session_moves",
+    ),
+    Mutant(
+        "gone-is-failed",
+        "a call whose session moved on the way to the worker fails",
+        f"{POOL}/scheduling.py",
+        '            if getattr(error, "begun", True) or not self._again(call):\n',
+        "            if True:\n",
+        f"{MOVING}::test_a_call_that_found_its_session_gone_is_begun_where_it_is",
+    ),
+    Mutant(
+        "anybody-runs",
+        "who may read a session may run programs in it",
+        f"{POOL}/serving.py",
+        '        caller.must("set", session_id or "*")\n',
+        "",
+        "tests/pool/test_serving.py::test_a_run_needs_the_right_to_set",
+    ),
+    Mutant(
+        "endless-stream",
+        "a stream goes on after its deadline",
+        "dspex/streaming.py",
+        "                if _left(end) == 0.0:\n",
+        "                if False:\n",
+        "tests/test_streaming.py::test_no_piece_comes_after_the_deadline",
+    ),
+    Mutant(
+        "leaked-budget",
+        "who takes pieces has the budget of the stream",
+        "dspex/streaming.py",
+        "                with deadlines.within(_left(end)):\n                    piece = next(made, END)\n",
+        "                deadlines.within(_left(end)).__enter__()\n                piece = next(made, END)\n",
+        "tests/test_streaming.py::test_the_budget_of_a_stream_is_not_that_of_who_takes_its_pieces",
     ),
 )
