@@ -16,7 +16,7 @@ from dspex.rpc.auth import ANYONE, Caller, Gate
 from dspex.rpc.extra import SERVICE, grpc, pb
 from dspex.rpc.hubs import Hub
 from dspex.rpc.outbox import Outbox
-from dspex.rpc.service import Service
+from dspex.rpc.service import Service, committed
 
 __all__ = ["PROTOCOL", "UNARY", "Calls"]
 
@@ -256,7 +256,7 @@ class _Link:
                 self._answer_commit(id, hub, receipt)
             return None
         commit = service.prepare(hub, request, self.size)
-        running = service.in_thread(hub.ledger.commit, commit)
+        running = service.in_thread(committed, hub, commit, request.trace)
         self._running.add(running)
         running.add_done_callback(partial(self._committed, id, hub))
         return self._room()

@@ -11,7 +11,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from dspex import errors
+from dspex import errors, telemetry
 from dspex.commits import Commit, Receipt, Schema
 from dspex.records import Record, Snapshot
 from dspex.rpc import messages, requests
@@ -278,6 +278,14 @@ class Service:
 
     def commit(self, hub: Hub, request: pb.CommitRequest, size: int) -> Receipt:
         """Do what *request*, which came in *size* bytes, asks for, in this thread."""
+        if telemetry.active is None:
+            return self._commit(hub, request, size)
+        with telemetry.active.served(request.trace, hub.session) as tell:
+            receipt = self._commit(hub, request, size)
+            tell(receipt)
+        return receipt
+
+    def _commit(self, hub: Hub, request: pb.CommitRequest, size: int) -> Receipt:
         self._within(hub, request, size)
         ledger, ops = hub.ledger, hub.ops
         op = request.op
@@ -308,7 +316,7 @@ class Service:
         if not hub.ledger.blocking:
             return messages.replies_with_changes(hub.ledger.schema, self.commit(hub, request, size))
         commit = self.prepare(hub, request, size)
-        receipt = await self.in_thread(hub.ledger.commit, commit)
+        receipt = await self.in_thread(committed, hub, commit, request.trace)
         return messages.replies_with_changes(hub.ledger.schema, receipt)
 
     async def snapshot(self, caller: Caller, request: pb.SnapshotRequest) -> Iterator[pb.SnapshotReply]:
@@ -355,3 +363,13 @@ def _sizes(schema: Schema, records: Mapping[str, Record]) -> dict[str, int]:
         if not kinds[name].fixed and (size := kinds[name].size(record.value)) >= LARGE:
             found[name] = size
     return found
+
+
+def committed(hub: Hub, commit: Commit, trace: Mapping[str, str]) -> Receipt:
+    """Do *commit*, which may take a while; *trace* is the context of the client's span."""
+    if telemetry.active is None:
+        return hub.ledger.commit(commit)
+    with telemetry.active.served(trace, hub.session) as tell:
+        receipt = hub.ledger.commit(commit)
+        tell(receipt)
+    return receipt
