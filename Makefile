@@ -63,7 +63,7 @@ $(VENV)/demo: pyproject.toml $(VENV)/bin/uv
 	@touch $@
 
 $(VENV)/dev: $(VENV)/demo
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,configspace,grpc,local,optuna,ray]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,configspace,grpc,local,optuna,ray,telemetry]' --group dev
 	@touch $@
 
 .PHONY: help demo test lint types bench optimize soak mutants generate docs clean

@@ -22,6 +22,7 @@ PUBLIC = (
     "dspex.moving",
     "dspex.evaluation",
     "dspex.optimizers",
+    "dspex.telemetry",
     "dspex.testing",
 )
 """What users import from; all that its `__all__` names is on the page."""

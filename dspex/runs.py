@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dspex import deadlines, errors
+from dspex import deadlines, errors, telemetry
 from dspex.crossing import in_loop, in_thread, result_of
 from dspex.records import Revision
 from dspex.session import Session
@@ -132,6 +132,17 @@ def run(
     awaited: Callable[[Awaitable[Any]], Any] = result_of,
 ) -> Any:
     """What `forward` returns; `aforward` is *awaited* where there is only that."""
+    with telemetry.running(program):
+        return _run(program, inputs, named, timeout, awaited)
+
+
+def _run(
+    program: Program,
+    inputs: tuple[Any, ...],
+    named: Mapping[str, Any],
+    timeout: float | None,
+    awaited: Callable[[Awaitable[Any]], Any],
+) -> Any:
     try:
         forward = _forward(program, awaited)
         if timeout is None:
@@ -147,6 +158,13 @@ async def arun(
     program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
 ) -> Any:
     """What `aforward` returns; `forward` runs in a thread where there is only that."""
+    with telemetry.running(program):
+        return await _arun(program, inputs, named, timeout)
+
+
+async def _arun(
+    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
+) -> Any:
     try:
         if timeout is None:
             return await _acall(program, inputs, named)

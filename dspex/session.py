@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
-from dspex import errors, forks, history
+from dspex import errors, forks, history, telemetry
 from dspex.aio import AsyncVerbs
 from dspex.authors import check_source, default_source
 from dspex.batches import Batch, open_batch, underway
@@ -219,7 +219,7 @@ class Session(Placing, AsyncVerbs, Trying):
             fanout.admit()
         ledger = self._ledger
         try:
-            if not ledger.rules:
+            if not ledger.rules and telemetry.active is None:
                 return ledger.put(name, value, metadata, self._source if source is None else source, expect)
         except errors.Claimed:
             if active_token(self) is None:
@@ -345,7 +345,12 @@ class Session(Placing, AsyncVerbs, Trying):
             source=self._source if commit.source is None else commit.source,
             token=commit.token if commit.token is not None else active_token(self),
         )
-        return self._followed(lambda ledger: make_ruled(self, ledger, made))
+        if telemetry.active is None:
+            return self._followed(lambda ledger: make_ruled(self, ledger, made))
+        with telemetry.active.commit(self.id, made) as tell:
+            receipt = self._followed(lambda ledger: make_ruled(self, ledger, made))
+            tell(receipt)
+        return receipt
 
     # ---- forks ------------------------------------------------------------------------------------
 

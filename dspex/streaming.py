@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dspex import deadlines, errors
+from dspex import deadlines, errors, telemetry
 from dspex.crossing import OneLoop, in_loop
 from dspex.runs import methods, note, ready, would_block
 
@@ -114,11 +114,11 @@ def streamed(
     """The pieces of a run on *program*, which ends with them."""
     end = None if timeout is None else time.monotonic() + timeout
     with program as bound, OneLoop() as awaited:
-        made = pieces(bound, inputs, named, awaited)
+        made, run = pieces(bound, inputs, named, awaited), telemetry.Steps(bound)
         try:
             while True:
                 # One step at a time: whoever takes the pieces has time of their own.
-                with deadlines.within(_left(end)):
+                with deadlines.within(_left(end)), run.step():
                     piece = next(made, END)
                 if piece is END:
                     return
@@ -127,6 +127,7 @@ def streamed(
                 yield piece
         finally:
             made.close()
+            run.end()
 
 
 async def astreamed(
@@ -137,14 +138,14 @@ async def astreamed(
 
     end = None if timeout is None else time.monotonic() + timeout
     with program as bound:
-        made = _apieces(bound, inputs, named)
+        made, run = _apieces(bound, inputs, named), telemetry.Steps(bound)
         try:
             while True:
                 left = _left(end)
                 limit = asyncio.timeout(left)
                 try:
                     async with limit:
-                        with deadlines.within(left):
+                        with deadlines.within(left), run.step():
                             piece = await anext(made, END)
                 except TimeoutError:
                     if limit.expired():
@@ -155,6 +156,7 @@ async def astreamed(
                 yield piece
         finally:
             await made.aclose()
+            run.end()
 
 
 def _left(end: float | None) -> float | None:

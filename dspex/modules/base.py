@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, ClassVar, Never, Self
 
-from dspex import errors
+from dspex import errors, telemetry
 from dspex.crossing import result_of
 from dspex.modules.inputs import check_settings, inputs_of
 from dspex.variables import Variable
@@ -119,13 +119,21 @@ class BoundModule:
         """
         if unnamed:
             raise self._without_names(unnamed)
-        return self.module.call(inputs, self.settings)
+        settings = self.settings
+        if telemetry.active is None:
+            return self.module.call(inputs, settings)
+        with telemetry.active.step(self.module, settings):
+            return self.module.call(inputs, settings)
 
     async def acall(self, *unnamed: Never, **inputs: Any) -> Any:
         """The same, awaited."""
         if unnamed:
             raise self._without_names(unnamed)
-        return await self.module.acall(inputs, self.settings)
+        settings = self.settings
+        if telemetry.active is None:
+            return await self.module.acall(inputs, settings)
+        with telemetry.active.step(self.module, settings):
+            return await self.module.acall(inputs, settings)
 
     def _without_names(self, given: tuple[object, ...]) -> errors.InvalidCall:
         names = ", ".join(f"{name}=…" for name in self.module.input_names()) or "name=…"

@@ -19,13 +19,14 @@ from typing import Any
 
 import attrs
 
-from dspex import deadlines, errors, lm
+from dspex import deadlines, errors, lm, telemetry
 from dspex.crossing import result_of
 from dspex.modules.inputs import Inputs, inputs_of
 
 try:
     import dspy
     from dspy.adapters.utils import annotation_allows_none
+    from dspy.utils.callback import BaseCallback
 except ModuleNotFoundError as error:
     if error.name != "dspy":
         raise
@@ -169,7 +170,10 @@ class Step:
             )
             adapter = _applying(adapter or _chat, applied)
         own_trace = isinstance(self.module, dspy.BestOfN | dspy.Refine)
-        around = {_around: _Around(outer, used, adapter, own_trace)}
+        around: dict[str, Any] = {_around: _Around(outer, used, adapter, own_trace)}
+        if telemetry.active is not None:
+            heard = dspy.settings.callbacks
+            around["callbacks"] = heard if _requests in heard else [*heard, _requests]
         context: AbstractContextManager[None] = dspy.context(
             lm=used, adapter=adapter, trace=outer.trace, **around
         )
@@ -195,6 +199,29 @@ class Step:
             return lm.adapter_for(used)
         needed = [lm.adapter_for(one.lm if one.lm is not None else used) for one in self.predictors]
         return needed[0] if all(one is not None for one in needed) else None
+
+
+class _Requests(BaseCallback):  # type: ignore[misc]  # DSPy has no types
+    """Tells of each request to a language model."""
+
+    def __init__(self) -> None:
+        self._spans: dict[str, Any] = {}
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        if telemetry.active is not None:
+            settings = {**instance.kwargs, **inputs.get("kwargs", {}), **inputs}
+            self._spans[call_id] = telemetry.active, telemetry.active.chat(instance.model, settings)
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: Exception | None = None) -> None:
+        told, span = self._spans.pop(call_id, (None, None))
+        if told is None:
+            return
+        if exception is not None:
+            told.failed(span, exception)
+        span.end()
+
+
+_requests = _Requests()
 
 
 def _altered(module: Any, attributes: Mapping[str, Any]) -> Any:

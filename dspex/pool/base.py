@@ -33,7 +33,7 @@ from typing import Any, Self
 
 import attrs
 
-from dspex import deadlines, errors
+from dspex import deadlines, errors, telemetry
 from dspex.pool import programs
 from dspex.pool.calls import AsyncStream, Call, Outcome, Stream
 from dspex.pool.channel import FRAME
@@ -69,6 +69,7 @@ class BasePool(Scheduler):
         self.programs = names
         """What it runs, by name."""
         self._names: dict[Any, tuple[str, Values]] = {}
+        telemetry.pools.add(self)
 
     # ---- calls -------------------------------------------------------------------------------------
 
@@ -179,7 +180,11 @@ class BasePool(Scheduler):
         call.attended = attended
         if prepare is not None:
             prepare(call)
-        self._enter(call)
+        try:
+            self._enter(call)
+        except errors.DspexError as error:
+            call.refused(error)
+            raise
         return call
 
     async def asubmit(
@@ -429,16 +434,14 @@ class BasePool(Scheduler):
         """*name*, if it is that of a program that this pool runs; else raise `UnknownProgram`."""
         if name not in self.programs:
             raise errors.UnknownProgram(
-                f"this pool does not serve {errors.shown(name, 200)}; it serves "
-                f"{errors.listed(self.programs)}."
+                f"this pool serves {errors.listed(self.programs)}, but not {errors.shown(name, 200)}."
                 f"{errors.did_you_mean(name, list(self.programs))}",
                 program=name,
             )
         return name
 
     def _named(self, program: Any) -> tuple[str, Values]:
-        known = self._names.get(program)
-        if known is None:
+        if (known := self._names.get(program)) is None:
             name = self.serves(programs.name_of(program))
             values = PLAIN if isinstance(program, str) else values_of(program)
             known = self._names[program] = name, values

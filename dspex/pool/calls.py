@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from dspex import errors, telemetry
 from dspex.pool.bridging import Counter
 from dspex.session import Session
 
@@ -74,6 +75,12 @@ class Call(Future[Any]):
         self.piece: Callable[[bytes], None] | None = None
         """Takes the pieces of a stream."""
         self._counter: Counter | None = None
+        self._told = None if telemetry.active is None else telemetry.active.call(program)
+
+    @property
+    def carrier(self) -> dict[str, str] | None:
+        """The context of its span, if anybody is told."""
+        return None if self._told is None else self._told.carrier
 
     @property
     def counter(self) -> Counter:
@@ -127,10 +134,30 @@ class Call(Future[Any]):
         self.settled()
         return True
 
+    def refused(self, error: BaseException) -> None:
+        """The pool did not take it."""
+        if self._told is not None:
+            self._told.end("rejected", error)
+
     def settled(self) -> None:
         """It has ended in whatever way: so do the streams of its tools."""
+        if self._told is not None:
+            self._told.end(*_outcome(self))
         if self._counter is not None:
             self._counter.close()
+
+
+def _outcome(call: Call) -> tuple[str, BaseException | None]:
+    if call.cancelled():
+        return "cancelled", None
+    match error := call.exception():
+        case None:
+            return "done", None
+        case errors.DeadlineExceeded():
+            return "expired", error
+        case errors.WorkerLost():
+            return "lost", error
+    return "failed", error
 
 
 class Stream(Iterator[Any]):

@@ -116,7 +116,16 @@ class Actor(Member):
         # Machines have clocks of their own: what travels is what is left.
         left = None if call.deadline is None else call.deadline - time.monotonic()
         self._ask(
-            "run", ended, call.number, call.program, call.inputs, call.reference, left, call.pin, call.window
+            "run",
+            ended,
+            call.number,
+            call.program,
+            call.inputs,
+            call.reference,
+            left,
+            call.pin,
+            call.window,
+            call.carrier,
         )
 
     def cancel(self, call: Call) -> None:

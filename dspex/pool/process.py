@@ -110,6 +110,7 @@ class Process(Member):
             call.deadline,
             call.pin,
             call.window,
+            call.carrier,
         )
 
     def cancel(self, call: Call) -> None:

@@ -65,6 +65,7 @@ class RayWorker:
         left: float | None,
         pin: bool,
         window: int,
+        carrier: dict[str, str] | None,
     ) -> Any:
         """Run one call; the answer of a stream goes the way of its pieces, so that it comes after them."""
         running = self._running
@@ -76,7 +77,7 @@ class RayWorker:
         me = threading.get_ident()
         try:
             self._thread = me
-            data, rev = running.run(Order(number, program, inputs, session, deadline, pin, window))
+            data, rev = running.run(Order(number, program, inputs, session, deadline, pin, window, carrier))
             answer: tuple[Any, ...] = Say.DONE, number, data, rev, resident()
         except BaseException as error:
             failure = None if isinstance(error, Cancelled) else pack_failure(error, f"worker {self._name}")

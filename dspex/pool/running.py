@@ -14,12 +14,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 import attrs
 
-from dspex import deadlines, errors, runs
+from dspex import deadlines, errors, runs, telemetry
 from dspex.changes import Change
 from dspex.crossing import OneLoop
 from dspex.modules.base import BoundModule
@@ -58,6 +58,8 @@ class Order:
     pin: bool = False
     window: int = 0
     """How many pieces may be on their way; 0 for a call that is not streamed."""
+    carrier: Mapping[str, str] | None = None
+    """The context of the caller's span, if it tells of one."""
 
 
 class Bridge(Protocol):
@@ -117,7 +119,8 @@ class Running:
                 with deadlines.within(left), runs.ready(program, session, order.pin, ()) as ready:
                     if session is None:
                         self._tools.offer(ready.session)
-                    data = self._forward(ready, args, named, values, order)
+                    with _continued(order.carrier):
+                        data = self._forward(ready, args, named, values, order)
             finally:
                 self._current = None
         except Cancelled:  # which may have come in between the two lines above
@@ -141,8 +144,10 @@ class Running:
             return values.pack(made, where)
         made = pieces(program, tuple(args), named, self._awaited)
         try:
-            for piece in made:
-                self._bridge.chunk(order.number, values.pack(piece, f"what {type(program).__name__} yielded"))
+            with telemetry.running(program):
+                for piece in made:
+                    packed = values.pack(piece, f"what {type(program).__name__} yielded")
+                    self._bridge.chunk(order.number, packed)
         finally:
             made.close()
         return values.pack(None, where)
@@ -274,6 +279,12 @@ def _caught_up(session: Session, epoch: str, rev: int) -> Session:
         if not arrivals.wait(ledger, epoch, rev):
             ledger.sync()
     return session
+
+
+def _continued(carrier: Mapping[str, str] | None) -> AbstractContextManager[None]:
+    if carrier is None or telemetry.active is None:
+        return nullcontext()
+    return telemetry.active.continued(carrier)
 
 
 def _unknown(name: str, known: Mapping[str, Any]) -> errors.UnknownProgram:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 
-from dspex import errors, wire
+from dspex import errors, telemetry, wire
 from dspex.pool.base import BasePool
 from dspex.pool.calls import AsyncStream, Call
 from dspex.pool.failures import pack_failure, unpack_failure
@@ -90,7 +90,7 @@ class Programs:
         caller = gate.caller(context.invocation_metadata(), context.peer())
         request = requests.parsed(pb.RunRequest, data)
         session = await asyncio.to_thread(self._session, caller, request.session)
-        return partial(
+        begin = partial(
             self._pool.begin_packed,
             self._pool.serves(request.program),
             request.inputs,
@@ -100,6 +100,9 @@ class Programs:
             pin=request.pin,
             idempotent=request.idempotent,
         )
+        if telemetry.active is None:
+            return begin
+        return telemetry.active.within(_words(context.invocation_metadata()), begin)
 
     def _session(self, caller: Caller, session_id: str) -> Session | None:
         # A program may do all that its caller could do; without a session it takes the server's time.
@@ -132,6 +135,10 @@ def _has_ended(session: Session) -> bool:
     except errors.SessionClosed:
         return True
     return False
+
+
+def _words(metadata: Any) -> dict[str, str]:
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
 def _reply(**what: bytes) -> bytes:
@@ -212,7 +219,7 @@ class RemotePrograms:
         request, values = self._request(program, inputs, named, session=session, pin=pin, seconds=timeout)
         call: Any = self._channel.unary_unary(f"/{SERVICE}/Run")
         try:
-            data = call(request, metadata=self._address.metadata, timeout=_longer(timeout))
+            data = call(request, metadata=self._metadata(), timeout=_longer(timeout))
         except grpc.RpcError as error:
             raise status.from_call(error, self._address.shown) from None
         return _answer(data, values)
@@ -229,7 +236,7 @@ class RemotePrograms:
         """The pieces that it yields, as they come."""
         request, values = self._request(program, inputs, named, session=session, pin=pin, seconds=timeout)
         call: Any = self._channel.unary_stream(f"/{SERVICE}/RunStream")
-        pieces = call(request, metadata=self._address.metadata, timeout=_longer(timeout))
+        pieces = call(request, metadata=self._metadata(), timeout=_longer(timeout))
         try:
             for data in pieces:
                 yield _answer(data, values)
@@ -237,6 +244,10 @@ class RemotePrograms:
             raise status.from_call(error, self._address.shown) from None
         finally:
             pieces.cancel()
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        carrier = {} if telemetry.active is None else telemetry.active.carrier()
+        return (*self._address.metadata, *carrier.items())
 
     @staticmethod
     def _request(

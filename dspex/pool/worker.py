@@ -155,11 +155,11 @@ class Worker:
 
 
 def _order(items: list[Any]) -> Order:
-    number, program, inputs, session, deadline, pin, window = items
+    number, program, inputs, session, deadline, pin, window, carrier = items
     if session is not None:
         address, *rest = session
         session = (tuple(address), *rest)
-    return Order(number, program, inputs, session, deadline, pin, window)
+    return Order(number, program, inputs, session, deadline, pin, window, carrier)
 
 
 def die() -> NoReturn:

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from dspex import errors, wire
+from dspex import errors, telemetry, wire
 from dspex.authors import check_source
 from dspex.commits import ClaimRequest, Commit, Declaration, Schema, Write
 from dspex.kinds import Kind
@@ -107,6 +107,7 @@ def commit_request(session: str, commit: Commit, kinds: Mapping[str, Kind[Any]])
             token=commit.token,
             op=commit.op,
             given=[pb.Given(name=name, version=version) for name, version in commit.given],
+            trace=None if telemetry.active is None else telemetry.active.carrier(),
         )
     except (TypeError, ValueError) as error:
         raise _unsendable(error) from None

@@ -11,7 +11,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from dspex import errors
+from dspex import errors, telemetry
 from dspex.commits import Receipt, Schema
 from dspex.records import Record, Snapshot
 from dspex.rpc import messages, requests
@@ -233,7 +233,7 @@ class Service:
         except BaseException:
             self._settle(hub, reserved)
             raise
-        running = self.in_thread(hub.ledger.commit, commit)
+        running = self.in_thread(told, request, partial(hub.ledger.commit, commit))
         if reserved:
             running.add_done_callback(lambda _: self._settle(hub, reserved))
         return running
@@ -293,7 +293,8 @@ class Service:
             return
         ledger = hub.ledger
         try:
-            records = {name: ledger.records[name] for name in names if name in ledger.records}
+            kinds, now = ledger.schema.kinds, ledger.records
+            records = {name: now[name] for name in names if name in kinds}
         except errors.DspexError:  # it has ended, and everything that it has is about to be let go of
             records = {}
         there = _sizes(ledger.schema, records)
@@ -304,10 +305,10 @@ class Service:
     def commit(self, hub: Hub, request: pb.CommitRequest, size: int) -> Receipt:
         """Do what *request*, which came in *size* bytes, asks for, in this thread."""
         reserved = self._within(hub, request, size)
-        if not reserved:
+        if not reserved and telemetry.active is None:
             return self._made(hub, request)
         try:
-            return self._made(hub, request)
+            return told(request, partial(self._made, hub, request))
         finally:
             self._settle(hub, reserved)
 
@@ -388,3 +389,13 @@ def _sizes(schema: Schema, records: Mapping[str, Record]) -> dict[str, int]:
         if not kinds[name].fixed and (size := kinds[name].size(record.value)) >= LARGE:
             found[name] = size
     return found
+
+
+def told(request: pb.CommitRequest, commit: Callable[[], Receipt]) -> Receipt:
+    """What *commit* gives, within the trace of the client that asked for it, if anybody is told."""
+    if telemetry.active is None:
+        return commit()
+    with telemetry.active.served(request.trace, request.session) as tell:
+        receipt = commit()
+        tell(receipt)
+    return receipt

@@ -249,7 +249,14 @@ class Claim(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., owner: _Optional[str] = ..., token: _Optional[str] = ..., ttl: _Optional[float] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("session", "writes", "declare", "claim", "release", "tag", "source", "metadata", "token", "op", "given")
+    __slots__ = ("session", "writes", "declare", "claim", "release", "tag", "source", "metadata", "token", "op", "given", "trace")
+    class TraceEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SESSION_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +268,7 @@ class CommitRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     OP_FIELD_NUMBER: _ClassVar[int]
     GIVEN_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     session: str
     writes: _containers.RepeatedCompositeFieldContainer[Write]
     declare: _containers.RepeatedScalarFieldContainer[bytes]
@@ -272,7 +280,8 @@ class CommitRequest(_message.Message):
     token: str
     op: str
     given: _containers.RepeatedCompositeFieldContainer[Given]
-    def __init__(self, session: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[Write, _Mapping]]] = ..., declare: _Optional[_Iterable[bytes]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., release: _Optional[str] = ..., tag: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[bytes] = ..., token: _Optional[str] = ..., op: _Optional[str] = ..., given: _Optional[_Iterable[_Union[Given, _Mapping]]] = ...) -> None: ...
+    trace: _containers.ScalarMap[str, str]
+    def __init__(self, session: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[Write, _Mapping]]] = ..., declare: _Optional[_Iterable[bytes]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., release: _Optional[str] = ..., tag: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[bytes] = ..., token: _Optional[str] = ..., op: _Optional[str] = ..., given: _Optional[_Iterable[_Union[Given, _Mapping]]] = ..., trace: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Given(_message.Message):
     __slots__ = ("name", "version")
