@@ -212,7 +212,7 @@ class _Requests(BaseCallback):  # type: ignore[misc]  # DSPy has no types
             settings = {**instance.kwargs, **inputs.get("kwargs", {}), **inputs}
             self._spans[call_id] = telemetry.active, telemetry.active.chat(instance.model, settings)
 
-    def on_lm_end(self, call_id: str, outputs: Any, exception: Exception | None = None) -> None:
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         told, span = self._spans.pop(call_id, (None, None))
         if told is None:
             return
