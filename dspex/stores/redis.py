@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from dspex import errors
@@ -15,9 +16,13 @@ from dspex.records import Revision, SessionInfo
 from dspex.stores.base import Store, check_session_id
 from dspex.stores.redis_ledger import RedisLedger
 from dspex.stores.redis_link import Link
+from dspex.stores.redis_moving import RedisHold, restored
 from dspex.stores.redis_records import KEY
 from dspex.stores.redis_url import Location, Timing
 from dspex.stores.redis_wire import LIBRARY, frame
+
+if TYPE_CHECKING:
+    from dspex.stores.export import Export
 
 __all__ = ["RedisStore", "acl", "install"]
 
@@ -27,8 +32,9 @@ INDEX = 16
 DELETE = f"{LIBRARY}_delete".encode()
 
 COMMANDS = (
-    "copy del exists expire fcall get hdel hello hexists hget hgetall hkeys hlen hmget hset ping role sadd "
-    "set sismember smembers spublish srem ssubscribe sunsubscribe time wait waitaof xadd xdel xrange"
+    "copy del exists expire fcall get hdel hello hexists hget hgetall hkeys hlen hmget hset persist ping "
+    "pubsub|shardnumsub rename role sadd set sismember smembers spublish srem ssubscribe sunsubscribe time "
+    "wait waitaof xadd xdel xrange"
 )
 """All that a store, and the functions that it calls, ask of a server."""
 
@@ -74,6 +80,11 @@ class RedisStore(Store):
         return _link(self._location)
 
     @property
+    def url(self) -> str:
+        """Where the sessions are, without a login: what is said of those that moved there."""
+        return self._location.shown
+
+    @property
     def status(self) -> str:
         """`LIVE`, `STALE` while there is no contact, or `CLOSED`."""
         if self._closed:
@@ -99,8 +110,8 @@ class RedisStore(Store):
     def sessions(self) -> Sequence[SessionInfo]:
         found = []
         for session_id in self._ids():
-            asked = frame(b"HGET", KEY % session_id.encode() + b"v", b"")
-            head = self.link.peer_of(session_id).calls.call(asked)
+            values = KEY % session_id.encode() + b"v"
+            head = self.link.ask(values, frame(b"HGET", values, b""))
             if head is not None:
                 epoch, rev, _, count, *_, created = head.decode().split(" ")
                 found.append(SessionInfo(session_id, Revision(epoch, int(rev)), int(count), float(created)))
@@ -110,12 +121,14 @@ class RedisStore(Store):
         check_session_id(session_id)
         self._index(session_id, b"SREM")
         key = KEY % session_id.encode()
-        peer = self.link.peer_of(session_id)
-        if not peer.calls.call(frame(b"FCALL", DELETE, b"1", key), durable=peer.durable):
+        if not self.link.ask(key, frame(b"FCALL", DELETE, b"1", key), durable=True):
             raise self._unknown(session_id)
         ledger = self.link.ledgers.get(session_id)
         if ledger is not None:
             ledger.catch_up_or_end()
+
+    def restore(self, session_id: str, export: Export) -> RedisHold:
+        return restored(self, check_session_id(session_id), export)
 
     def close(self) -> None:
         """Take no more calls. The connections end when nobody else in this process uses them."""
@@ -130,12 +143,12 @@ class RedisStore(Store):
         found: set[bytes] = set()
         for number in range(INDEX):
             key = _index_key(number)
-            found |= set(self.link.peer_of_key(key).calls.call(frame(b"SMEMBERS", key)))
+            found |= set(self.link.ask(key, frame(b"SMEMBERS", key)))
         return sorted(one.decode() for one in found)
 
     def _index(self, session_id: str, verb: bytes) -> int:
         key = _index_key(crc32(session_id.encode()) % INDEX)
-        return int(self.link.peer_of_key(key).calls.call(frame(verb, key, session_id.encode())))
+        return int(self.link.ask(key, frame(verb, key, session_id.encode())))
 
     def _unknown(self, session_id: str) -> errors.UnknownSession:
         return errors.UnknownSession(

@@ -29,7 +29,7 @@ from dspex.stores.redis_records import (
     hinted,
     pairs,
 )
-from dspex.stores.redis_wire import LIBRARY, Refused, frame
+from dspex.stores.redis_wire import LIBRARY, Lost, Refused, frame
 from dspex.stores.replica import Replica
 
 if TYPE_CHECKING:
@@ -193,20 +193,24 @@ class RedisCopy(Replica):
     def _command(self, *arguments: bytes) -> bytes:
         return frame(b"FCALL", COMMIT, b"1", self.key, *arguments)
 
-    def since_frame(self, *, whole: bool = False) -> bytes:
-        """Asks for what this copy misses, or for all."""
+    def since_frame(self, *, whole: bool = False, heard: bool = False) -> bytes:
+        """Asks for what this copy misses, or for all; *heard* is for the connection that hears."""
         epoch, rev, nonce = NOWHERE if whole else self._at
-        return frame(b"FCALL", SINCE, b"1", self.key, epoch, b"%d" % rev, nonce, b"%d" % len(self._order))
+        known, where = b"%d" % len(self._order), b"%d" % heard
+        return frame(b"FCALL", SINCE, b"1", self.key, epoch, b"%d" % rev, nonce, known, where)
 
     def catch_up(self) -> None:
         """Return when this copy has all that was committed before the call."""
+        self._follow()
+        self.drain()
+
+    def _follow(self) -> None:
         data: bytes | None = self.since_frame()
         while data is not None:
             self.check_alive()
             data = self._next(self._ask(data))
             if self.spoilt is not None:
                 raise self.spoilt
-        self.drain()
 
     def catch_up_or_end(self) -> None:
         """The same, for who has just deleted the session."""
@@ -269,7 +273,15 @@ class RedisCopy(Replica):
         if type(reply) is Refused:
             self.peer.refused(self, reply)
             return self
-        data = self._next(reply)
+        if isinstance(reply, list) and reply[0] == b"LARGE":
+            try:
+                self._follow()
+            except errors.DspexError as error:
+                if self.spoilt is None and self._error is None:
+                    raise Lost(error.message) from None
+            data = None
+        else:
+            data = self._next(reply, heard=True)
         if data is not None:
             self.asking = True
             self.peer.send(data, ("since", self.answered))
@@ -277,18 +289,18 @@ class RedisCopy(Replica):
             self.peer.settle()
         return self
 
-    def _next(self, reply: Any) -> bytes | None:
+    def _next(self, reply: Any, *, heard: bool = False) -> bytes | None:
         """Take an answer; what is to be asked next."""
         if not isinstance(reply, list):  # something was done: see what it led to
-            return self.since_frame()
+            return self.since_frame(heard=heard)
         what = reply[0]
         if what == b"GONE":
-            return self._gone(reply[1].decode())
+            return self._gone(reply[1].decode(), reply[2].decode())
         if what == b"FORKED":
             epoch, rev, nonce = self._at
             return frame(b"FCALL", RENEW, b"1", self.key, epoch, b"%d" % rev, nonce, new_epoch().encode())
         if what not in (b"LOG", b"ALL"):
-            return self.since_frame()
+            return self.since_frame(heard=heard)
         try:
             with self._lock:
                 self._declared(reply)
@@ -297,9 +309,9 @@ class RedisCopy(Replica):
             self.spoil(corrupt(self.id, self.peer.shown, error))
             return None
         if more is None:
-            return self.since_frame(whole=True)
+            return self.since_frame(whole=True, heard=heard)
         if more:
-            return self.since_frame()
+            return self.since_frame(heard=heard)
         if len(self._order) < len(self.schema.kinds):
             return self._redeclare()
         if self.spoilt is not None:
@@ -308,10 +320,13 @@ class RedisCopy(Replica):
         self._ready.set()
         return None
 
-    def _gone(self, tomb: str) -> bytes | None:
+    def _gone(self, tomb: str, moved: str) -> bytes | None:
+        if moved:
+            _, session_id, url = moved.split(" ", 2)
+            self._fail(refusals.moved(self.id, url, session_id))
+            return None
         if self.epoch and tomb == self.epoch:
-            self.end(refusals.deleted(self.id))
-            self.peer.link.forget(self)
+            self._fail(refusals.deleted(self.id))
             return None
         if not self.epoch and not self.create:
             self._fail(errors.UnknownSession(f"the store has no session '{self.id}'.", session=self.id))
@@ -424,6 +439,8 @@ class RedisCopy(Replica):
             claims.add(name.decode(), Held("", owner.decode(), time.monotonic() + float(left)))
             claims.check((name.decode(),), None, self.id)
             return
+        if what == b"MOVING":
+            raise refusals.moving(self.id)
         if what == b"NESTED":
             raise refusals.nested(self.id, reply[1].decode(), NESTING)
         if what == b"NAMES":

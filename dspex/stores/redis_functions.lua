@@ -9,13 +9,16 @@
 --           head: "epoch rev nonce decl floor logn logb loglim ops gen opx claim created", where nonce is that
 --           of the newest commit, decl says how many variables there are, floor after which revision the log
 --           has all, logn, logb and loglim the changes in the log, their bytes and their limit; for ops, gen
---           and opx see `remember`; claim is 1 while there are claims
+--           and opx see `remember`; claim is 1 while there are claims, and 2 more while nobody may commit
 --   d       hash: name -> "index declaration"
 --   l       stream: one entry a commit, its id is rev-nonce; fields: name -> record, then '-' -> record before
 --   o0 o1   hashes: op -> "rev time nonce version…"
 --   c       hash: name -> claims, as MessagePack
 --   t       hash: label -> "rev decl"; t:label is a copy of v as it was then
 --   x       the epoch of a session that was deleted, for a day
+--   h       who holds the session: a word that only that client knows; for a minute
+--   m       where a session has moved: "holder id url"
+--   r:…:    the same keys of a session that is being restored, under the word of who does it
 --   c       also names the channel
 --
 -- The nonce is a random number of the client. An id that was used again for another commit, because a server
@@ -137,8 +140,23 @@ local function head_of(key)
   end
 end
 
+-- There is no session: the epoch of one that was deleted, and where it went if it has moved.
 local function gone(key)
-  return {'GONE', redis.call('GET', key .. 'x') or ''}
+  return {'GONE', redis.call('GET', key .. 'x') or '', redis.call('GET', key .. 'm') or ''}
+end
+
+-- Whether nobody may commit, by the `claim` of the head.
+local function on_hold(key, claim)
+  return tonumber(claim) >= 2 and redis.call('EXISTS', key .. 'h') == 1
+end
+
+local function wipe(key)
+  for _, label in ipairs(redis.call('HKEYS', key .. 't')) do
+    redis.call('DEL', key .. 't:' .. label)
+  end
+  for _, part in ipairs({'v', 'd', 'l', 'o0', 'o1', 'c', 't', 'h'}) do
+    redis.call('DEL', key .. part)
+  end
 end
 
 -- The commit of one write and nothing else, which is what most are. What is said of `commit` holds here.
@@ -166,11 +184,15 @@ local function set(keys, args)
   end
   local clock = redis.call('TIME')
   local time = tonumber(clock[1])
-  if claim == '1' then
+  if claim ~= '0' then
+    if on_hold(key, claim) then
+      return {'MOVING'}
+    end
     local refused = claimed_by_other(key, name, '', time + tonumber(clock[2]) / 1000000)
     if refused then
       return refused
     end
+    claim = claim % 2
   end
   local before = found[2] or ''
   local version = tonumber(string.match(before, '^%d+') or 0)
@@ -223,6 +245,10 @@ local function commit(keys, args)
   if args[1] ~= epoch or applied > rev or (applied == rev and args[3] ~= nonce) then
     return {'FORKED'}
   end
+  if on_hold(key, claimed) then
+    return {'MOVING'}
+  end
+  claimed = claimed % 2
   local time, stamp = now()
 
   -- Everything that can be refused, before anything is written.
@@ -372,131 +398,5 @@ local function commit(keys, args)
   return answer
 end
 
--- What a copy at an applied revision misses. 1 epoch, 2 applied rev, 3 its nonce, 4 known declarations.
--- Answers: how, epoch, rev, nonce, decl, new declarations, then the entries of the log or all records.
-local function since(keys, args)
-  local key = keys[1]
-  local epoch, rev, nonce, decl, floor = head_of(key)
-  if not epoch then
-    return gone(key)
-  end
-  local applied = tonumber(args[2])
-  rev, floor = tonumber(rev), tonumber(floor)
-  local new = {}
-  if tonumber(decl) > tonumber(args[4]) or args[1] ~= epoch then
-    new = redis.call('HGETALL', key .. 'd')
-  end
-  local function answer(how, what)
-    return {how, epoch, tostring(rev), nonce, decl, new, what}
-  end
-  if args[1] == epoch then
-    if applied > rev or (applied == rev and args[3] ~= nonce) then
-      return {'FORKED'}
-    end
-    if applied == rev then
-      return answer('LOG', {})
-    end
-    if applied >= floor then
-      local entries = redis.call('XRANGE', key .. 'l', applied, '+', 'COUNT', 513)
-      local first = entries[1]
-      if first and string.match(first[1], '^(%d+)') == args[2] then
-        if first[1] ~= applied .. '-' .. args[3] then
-          return {'FORKED'}
-        end
-        table.remove(entries, 1)
-      elseif applied > floor then
-        return {'FORKED'}
-      end
-      return answer('LOG', entries)
-    end
-  end
-  return answer('ALL', redis.call('HGETALL', key .. 'v'))
-end
-
--- The log as it is, from a revision on. 1 rev, or '' for all.
-local function log(keys, args)
-  local key = keys[1]
-  local epoch, rev, _, decl, floor = head_of(key)
-  if not epoch then
-    return gone(key)
-  end
-  local from = args[1] == '' and '-' or string.format('%.0f', tonumber(args[1]) + 1)
-  return {'LOG', epoch, rev, floor, decl, redis.call('XRANGE', key .. 'l', from, '+')}
-end
-
--- What a label stands for. 1 label.
-local function tagged(keys, args)
-  local key = keys[1]
-  local epoch = head_of(key)
-  if not epoch then
-    return gone(key)
-  end
-  local at = redis.call('HGET', key .. 't', args[1])
-  if not at then
-    return {'UNKNOWN', redis.call('HKEYS', key .. 't')}
-  end
-  return {'TAG', epoch, at, redis.call('HGETALL', key .. 'd'), redis.call('HGETALL', key .. 't:' .. args[1])}
-end
-
--- Begin a session, unless there is one. 1 epoch.
-local function create(keys, args)
-  local key = keys[1]
-  if redis.call('HEXISTS', key .. 'v', '') == 1 then
-    return 0
-  end
-  local _, stamp = now()
-  redis.call('DEL', key .. 'x')
-  redis.call('HSET', key .. 'v', '', args[1] .. ' 0 0 0 0 0 0 ' .. (3 * HISTORY) .. ' 0 0 0 0 ' .. stamp)
-  return 1
-end
-
--- End a session.
-local function delete(keys, args)
-  local key = keys[1]
-  local epoch = head_of(key)
-  if not epoch then
-    return 0
-  end
-  for _, label in ipairs(redis.call('HKEYS', key .. 't')) do
-    redis.call('DEL', key .. 't:' .. label)
-  end
-  for _, part in ipairs({'v', 'd', 'l', 'o0', 'o1', 'c', 't'}) do
-    redis.call('DEL', key .. part)
-  end
-  redis.call('SET', key .. 'x', epoch, 'EX', TOMB_SECONDS)
-  redis.call('SPUBLISH', key .. 'c', '- ' .. epoch)
-  return 1
-end
-
--- Give a history that has lost commits another name. 1 epoch, 2 a revision that was seen, 3 its nonce, 4 epoch.
-local function renew(keys, args)
-  local key = keys[1]
-  local head = redis.call('HGET', key .. 'v', '')
-  local epoch, rev, nonce, decl, floor = string.match(head or '', HEAD)
-  if epoch ~= args[1] then
-    return 0
-  end
-  local seen = tonumber(args[2])
-  if seen <= tonumber(rev) then
-    local entry = redis.call('XRANGE', key .. 'l', seen, seen)[1]
-    if not entry and seen <= tonumber(floor) and seen < tonumber(rev) then
-      return 0
-    end
-    local there = entry and string.match(entry[1], '-(%d+)$') or seen == tonumber(rev) and nonce
-    if there == args[3] then
-      return 0
-    end
-  end
-  redis.call('HSET', key .. 'v', '', args[4] .. string.sub(head, #epoch + 1))
-  redis.call('SPUBLISH', key .. 'c', '* ' .. args[4] .. ' ' .. rev .. ' ' .. nonce .. ' ' .. decl .. ' ')
-  return 1
-end
-
 redis.register_function('dspex_1_set', set)
 redis.register_function('dspex_1_commit', commit)
-redis.register_function('dspex_1_create', create)
-redis.register_function('dspex_1_renew', renew)
-redis.register_function{function_name = 'dspex_1_delete', callback = delete, flags = {'allow-oom'}}
-redis.register_function{function_name = 'dspex_1_since', callback = since, flags = {'no-writes'}}
-redis.register_function{function_name = 'dspex_1_log', callback = log, flags = {'no-writes'}}
-redis.register_function{function_name = 'dspex_1_tagged', callback = tagged, flags = {'no-writes'}}

@@ -7,19 +7,21 @@ from typing import Any
 
 from dspex import errors
 from dspex.changes import Change
-from dspex.commits import Commit, Declaration, Receipt, Schema, Write
-from dspex.records import Record, Revision, Snapshot, check_name, frozen_metadata
+from dspex.commits import Commit, Declaration, Receipt, Write
+from dspex.records import Revision, Snapshot, check_name, frozen_metadata
 from dspex.stores import base, refusals
+from dspex.stores.export import Export
 from dspex.stores.redis_copy import Made, RedisCopy
+from dspex.stores.redis_moving import EXPORT, RedisHold, export_of
 from dspex.stores.redis_names import next_nonce, next_op
 from dspex.stores.redis_records import (
     BAD,
-    change_of,
     changes_of,
     commit_arguments,
     corrupt,
     declarations_of,
     pairs,
+    tag_of,
     tail,
 )
 from dspex.stores.redis_wire import LIBRARY, frame
@@ -202,21 +204,11 @@ class RedisLedger(RedisCopy):
         if reply[0] == b"UNKNOWN":
             raise refusals.unknown_tag(self.id, tag, [one.decode() for one in reply[1]])
         _, epoch, at, declared, records = reply
-        rev, count = map(int, at.split(b" "))
         try:
-            new = declarations_of(pairs(declared))[:count]
-            known = self.schema
-            schema = Schema({one.name: known.declarations.get(one.name, one) for one in new})
-            found: dict[str, Record] = {
-                name: known.initial.get(name, one) for name, one in schema.initial.items()
-            }
-            for name, data in pairs(records).items():
-                if not name:
-                    continue
-                found[name.decode()] = change_of(schema.kinds, epoch.decode(), name.decode(), data)
+            declarations = declarations_of(pairs(declared))
+            return tag_of(self.id, epoch.decode(), at, declarations, records, known=self.schema)
         except BAD as error:
             raise corrupt(self.id, self.peer.shown, error) from error
-        return Snapshot(self.id, Revision(epoch.decode(), rev), found)
 
     def history(self, name: str | None = None, since: int | None = None) -> Sequence[Change]:
         self.check_alive()
@@ -257,6 +249,21 @@ class RedisLedger(RedisCopy):
             self.check_alive()
             reply = self._ask(frame(b"FCALL", function, b"1", self.key, argument))
         return reply
+
+    # ---- moving -------------------------------------------------------------------------------------
+
+    def export(self) -> Export:
+        self.check_alive()
+        reply = self._answered(EXPORT, b"")
+        self.sync()
+        try:
+            return export_of(self.id, reply, self.schema)
+        except BAD as error:
+            raise corrupt(self.id, self.peer.shown, error) from error
+
+    def hold(self) -> RedisHold:
+        self.check_alive()
+        return RedisHold(self.peer.link, self.id).taken(self)
 
     def close(self) -> None:
         self.peer.link.leave(self)

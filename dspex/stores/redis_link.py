@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspex import errors
 from dspex.stores.redis_peer import Peer
@@ -126,6 +126,17 @@ class Link:
         before.leave(ledger)
         after.join(ledger)
         return True
+
+    def ask(self, key: bytes, data: bytes, *, durable: bool = False) -> Any:
+        """The reply to a command about *key*, from the server that has it."""
+        for _ in range(8):
+            peer = self.peer_of_key(key)
+            try:
+                return peer.calls.call(data, durable=durable and peer.durable)
+            except Refused:  # another server has it now
+                self.look_around()
+                peer.pause(self.location.timing.backoff[0])
+        raise peer.unreached()
 
     # ---- sessions -----------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ __all__ = ["Peer"]
 
 _log = logging.getLogger("dspex.redis")
 
+_chance = random.Random()  # noqa: S311 - spreads clients; the sequence of the module is its user's
+
 POLLS = 1_000
 """Sessions whose newest revision is asked for in one second at most; with more of them each waits longer."""
 
@@ -56,6 +58,7 @@ class Peer(Readers):
         self._reset()
 
     def _reset(self) -> None:
+        _chance.seed()  # a child of fork has that of its parent
         self.calls = Calls(self)
         self.origin = new_origin()
         """By which it knows what it has published itself."""
@@ -155,7 +158,7 @@ class Peer(Readers):
         if not ledger.asking:
             ledger.asking = True
             self.resyncs += 1
-            self.send(ledger.since_frame(), ("since", ledger.answered))
+            self.send(ledger.since_frame(heard=True), ("since", ledger.answered))
 
     def send(self, data: bytes, *expected: tuple[str, Handler]) -> None:
         """Send *data* on the connection that hears, if there is one; its answers go to those handlers."""
@@ -172,7 +175,7 @@ class Peer(Readers):
         self._channels[ledger.channel] = ledger
         ledger.asking = True
         self.send(
-            frame(b"SSUBSCRIBE", ledger.channel) + ledger.since_frame(),
+            frame(b"SSUBSCRIBE", ledger.channel) + ledger.since_frame(heard=True),
             ("ssubscribe", ledger.subscribed),
             ("since", ledger.answered),
         )
@@ -271,7 +274,7 @@ class Peer(Readers):
             self.cuts += 1
             wire.close()
         low, high = self.location.timing.backoff
-        self._due = time.monotonic() + random.uniform(0, min(high, low * 2**self._attempts))  # noqa: S311
+        self._due = time.monotonic() + _chance.uniform(0, min(high, low * 2**self._attempts))
         self._attempts = min(self._attempts + 1, 30)
         for ledger in list(self.ledgers.values()):
             if not ledger.guarded:
@@ -345,7 +348,7 @@ class Peer(Readers):
         elif reply.code == "ERR" and "Function not found" in str(reply):
             self.link.install(self)
             ledger.asking = True
-            self.send(ledger.since_frame(), ("since", ledger.answered))
+            self.send(ledger.since_frame(heard=True), ("since", ledger.answered))
         elif reply.code in LATER:
             raise Lost(str(reply))
         else:
@@ -391,7 +394,7 @@ class Peer(Readers):
         if not self.ledgers and polled - self._left > self.location.timing.linger:
             self.closed = True
         every = max(self.every, len(self.ledgers) / POLLS)
-        self._due = polled + every * random.uniform(0.8, 1.2)  # noqa: S311 - so that not all come at once
+        self._due = polled + every * _chance.uniform(0.8, 1.2)  # so that not all come at once
         self.settle()
 
     def settle(self) -> None:

@@ -9,9 +9,10 @@ import msgspec
 
 from dspex import errors
 from dspex.changes import Change
-from dspex.commits import Commit, Declaration, Write
+from dspex.commits import Commit, Declaration, Schema, Write
 from dspex.kinds import Kind
 from dspex.kinds.plain import freeze, thaw
+from dspex.records import Record, Revision, Snapshot
 from dspex.stores.redis_wire import LIBRARY
 from dspex.wire import pack_declaration, unpack_declaration
 
@@ -25,6 +26,7 @@ __all__ = [
     "declarations_of",
     "hinted",
     "pairs",
+    "tag_of",
     "tail",
 ]
 
@@ -105,6 +107,19 @@ def declarations_of(fields: Mapping[bytes, bytes]) -> list[Declaration]:
         index, _, packed = data.partition(b" ")
         indexed.append((int(index), packed))
     return [unpack_declaration(packed) for _, packed in sorted(indexed)]
+
+
+def tag_of(
+    session: str, epoch: str, at: bytes, declared: Sequence[Declaration], records: Any, *, known: Schema
+) -> Snapshot:
+    """What a label stands for, which is *at* a revision with so many variables."""
+    rev, count = map(int, at.split(b" "))
+    schema = Schema({one.name: known.declarations.get(one.name, one) for one in declared[:count]})
+    found: dict[str, Record] = {name: known.initial.get(name, one) for name, one in schema.initial.items()}
+    for name, data in pairs(records).items():
+        if name:
+            found[name.decode()] = change_of(schema.kinds, epoch, name.decode(), data)
+    return Snapshot(session, Revision(epoch, rev), found)
 
 
 def commit_arguments(

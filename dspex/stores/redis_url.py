@@ -164,7 +164,7 @@ class Location:
     def shown(self) -> str:
         """For people: without secrets."""
         where = self.path or ",".join(_address(*one) for one in self.hosts)
-        more = f"/{self.db}" if self.db and not self.path else ""
+        more = f"{'?db=' if self.path else '/'}{self.db}" if self.db else ""
         return f"{self.scheme}://{where}{more}" + (f"?service={self.service}" if self.service else "")
 
 

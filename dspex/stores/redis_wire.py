@@ -44,6 +44,9 @@ LIBRARY = "dspex_1"
 OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 """The first versions that have all that is needed."""
 
+PARTS = ("functions", "sessions", "moving")
+"""The files of the library, in their order."""
+
 CHUNK = 65_536
 
 Push = hiredis.PushNotification
@@ -74,7 +77,8 @@ def frame(*arguments: bytes) -> bytes:
 
 def source() -> str:
     """The library of server functions."""
-    return files("dspex.stores").joinpath("redis_functions.lua").read_text()
+    folder = files("dspex.stores")
+    return "\n".join(folder.joinpath(f"redis_{part}.lua").read_text() for part in PARTS)
 
 
 class Wire:

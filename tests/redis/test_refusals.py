@@ -134,6 +134,8 @@ def test_a_user_with_the_rights_of_a_store_can_do_all_that_a_store_does(confined
         session.rollback(to="good")
         assert (3, 1) == (len(session.history()), session.snapshot()["n"])
         assert [one.id for one in store.sessions()] == ["mine"]
+        session.move_to("memory://confined")
+        session.move_to(store)
         session.delete()
 
 

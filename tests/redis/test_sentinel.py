@@ -32,7 +32,8 @@ def watched(tmp_path, eventually):
         binary,
         tmp_path / "sentinel",
         f"sentinel monitor prod 127.0.0.1 {first.port} 1",
-        "sentinel down-after-milliseconds prod 300",
+        # Never by itself: on a busy machine it takes servers for dead that are not, again and again.
+        "sentinel down-after-milliseconds prod 600000",
         "sentinel failover-timeout prod 2000",
         port=port,
         args=("--sentinel",),
@@ -79,6 +80,7 @@ def test_after_failovers_every_copy_is_what_the_new_primary_has(watched, stores,
             thread.start()
             eventually(lambda acknowledged=acknowledged: len(acknowledged) > 20, "it sets")
             primary.kill()
+            eventually(lambda: _fails_over(sentinel), "the Sentinel promotes the replica")
             eventually(lambda replica=replica: _is_primary(replica), "the replica was promoted")
             begin = time.monotonic()
             eventually(lambda replica=replica: _same(watcher, replica), "the watcher has what it has")
@@ -108,11 +110,22 @@ def test_after_failovers_every_copy_is_what_the_new_primary_has(watched, stores,
         assert slowest <= 5
         # Commits of unknown outcome may have been made beside those that were acknowledged.
         lost = max(0, total - writer.get("n"))
+        assert lost == 0 or level == "memory"
     with capsys.disabled():
         print(  # noqa: T201 - a number that is to be reported
             f"\n{level}: {FAILOVERS} failovers, {cut} of which cut the history; {lost} of {total} "
             f"acknowledged commits lost; slowest watcher {slowest:.2f} s"
         )
+
+
+def _fails_over(sentinel):
+    import redis
+
+    try:
+        sentinel.call("SENTINEL", "FAILOVER", "prod")
+    except redis.ResponseError as error:
+        return "INPROG" in str(error)
+    return True
 
 
 def _flags(replica):

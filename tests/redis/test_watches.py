@@ -12,7 +12,7 @@ from linear import Op, linearizable
 from proxy import Proxy
 from validators import check
 
-from dspex import Integer, Session, errors
+from dspex import Integer, Session, Text, errors
 from dspex.commits import Commit, Declaration, Write
 
 SOAK = bool(os.environ.get("DSPEX_SOAK"))
@@ -326,3 +326,19 @@ def test_a_callback_may_set_in_the_thread_that_hears(own, stores, demo, eventual
     reader.watch("n", lambda change: reader.set("a", change.value * 2))
     writer.set("n", 4)
     eventually(lambda: writer.get("a") == 8, "the callback has set")
+
+
+def test_what_is_larger_than_a_server_sends_to_who_hears_comes_all_the_same(own, stores, demo, eventually):
+    server = own("client-output-buffer-limit pubsub 1mb 1mb 1")
+    writer = demo(stores(server.url))
+    text = "x" * 900_000
+    for number in range(8):
+        writer.register(f"text{number}", Text(), initial="")
+        writer.set(f"text{number}", text)
+    reader = demo(stores(server.url))
+    assert (reader.get("text7"), reader.ledger.peer.cuts) == (text, 0)
+    server.call("CLIENT", "KILL", "TYPE", "pubsub")
+    for number in range(8):
+        writer.set(f"text{number}", text + "y")
+    eventually(lambda: reader.get("text7") == text + "y", "it is up to date")
+    assert reader.ledger.peer.cuts == 1
