@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Readers:
         self._turn = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
+        self._untold: deque[RedisCopy] = deque()
+        """Whose callbacks are to be run: by who has read so, or by the next one if a callback waits."""
         self._reader = 0
         """The thread that reads."""
 
@@ -74,21 +77,31 @@ class Readers:
                 self._turn.acquire()
                 with self.guard:
                     self._idle -= 1
-                self._reader = threading.get_ident()
-                todo = self._read()
-                self._reader = 0
-                if todo is None:
-                    self._turn.release()
-                    return
+                if not self._untold:
+                    self._reader = threading.get_ident()
+                    todo = self._read()
+                    self._reader = 0
+                    if todo is None:
+                        self._turn.release()
+                        return
+                    self._untold.extend(todo)
+                ledger = self._next()
                 with self.guard:
                     if not self._idle:
                         self._spawn()
                 self._turn.release()
-                for ledger in todo:
+                while ledger is not None:
                     self._drain(ledger)
+                    ledger = self._next()
         finally:
             with self.guard:
                 self._threads.discard(threading.current_thread())
+
+    def _next(self) -> RedisCopy | None:
+        try:
+            return self._untold.popleft()
+        except IndexError:
+            return None
 
     def _drain(self, ledger: RedisCopy) -> None:
         try:
