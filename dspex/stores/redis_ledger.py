@@ -64,6 +64,7 @@ class RedisLedger(RedisCopy):
             stored = kind.check(value)
         except (KeyError, TypeError, errors.InvalidValue, errors.LimitExceeded) as error:
             self.refuse(name, error)
+        self.check_expect(name, expect)
         op = next_op()
         if metadata is None and len(self._order) == len(kinds) and self._error is None:
             # What commit() does for one write and nothing else, without its lists.

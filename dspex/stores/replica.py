@@ -157,8 +157,15 @@ class Replica(Ledger):
                 stored = kinds[write.name].check(write.value)
             except (KeyError, TypeError, errors.InvalidValue, errors.LimitExceeded) as error:
                 self.refuse(write.name, error)
+            self.check_expect(write.name, write.expect)
             writes[write.name] = Write(write.name, stored, write.expect, write.source)
         return writes
+
+    def check_expect(self, name: str, expect: Any) -> None:
+        """Refuse what is no version of *name*, or more than any server has room for."""
+        if expect is not None and (type(expect) is not int or not 0 <= expect < 2**63):
+            self.check_alive()
+            raise refusals.version_conflict(self.id, name, self.live[name].version, expect)
 
     def refuse(self, name: str, error: Exception) -> Never:
         """Say why *name* cannot be set."""
