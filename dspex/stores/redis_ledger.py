@@ -25,7 +25,6 @@ from dspex.stores.redis_records import (
     tail,
 )
 from dspex.stores.redis_wire import LIBRARY, frame
-from dspex.stores.replica import undeclared
 from dspex.stores.sqlite_rows import check_texts
 
 __all__ = ["RedisLedger"]
@@ -137,7 +136,7 @@ class RedisLedger(RedisCopy):
 
     def _to_declare(self, commit: Commit) -> tuple[Declaration, ...]:
         """What the server has to be told of before it can do *commit*."""
-        new = undeclared(commit.declare, self.schema)
+        new = self.schema.undeclared(commit.declare)
         if commit.declare:
             count = len(self.schema.extended(new).declarations)  # refuses what does not agree
             if count > base.NAMES:

@@ -16,7 +16,7 @@ from dspex.records import Record
 from dspex.stores import base, refusals
 from dspex.stores.base import Ended, Ledger, Sink, join, leave
 
-__all__ = ["Replica", "undeclared"]
+__all__ = ["Replica"]
 
 _rev_of = attrgetter("rev")
 
@@ -92,7 +92,7 @@ class Replica(Ledger):
 
     def adopt(self, declared: Iterable[Declaration]) -> None:
         """Take variables that are new here."""
-        new = undeclared(declared, self.schema)
+        new = self.schema.undeclared(declared)
         if not new:
             return
         schema = self.schema.extended(new)
@@ -242,17 +242,3 @@ class Replica(Ledger):
         """*receipt*, once the callbacks of this thread have run."""
         self.drain()
         return receipt
-
-
-def undeclared(declared: Iterable[Declaration], schema: Schema) -> tuple[Declaration, ...]:
-    """
-    Those of *declared* that *schema* does not have.
-
-    The class of a struct does not travel, so one of two declarations that agree may know more than the other.
-    """
-    new = []
-    for one in declared:
-        known = schema.declarations.get(one.name)
-        if known is None or (known.kind != one.kind and known.kind.describe() != one.kind.describe()):
-            new.append(one)
-    return tuple(new)
