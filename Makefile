@@ -16,7 +16,8 @@ demo: $(VENV)/demo  ## an agent on a real language model changes strategy while 
 	$(BIN)/python examples/02_research_agent.py
 
 test: $(VENV)/dev  ## all tests
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -m ray --cov --cov-report=
+	$(BIN)/python -m pytest -m 'not ray' --cov --cov-append --cov-report=term
 
 lint: $(VENV)/dev  ## style, who may import whom, whether generated code is current
 	$(BIN)/ruff check .
