@@ -82,7 +82,9 @@ def test_after_many_disconnects_nothing_is_stale_and_nothing_went_back(own, stor
                     admin.client_kill_filter(_type="pubsub")
                 if number % 400 == 0:  # who is further behind than the log goes back is told so, not all
                     eventually(
-                        lambda: all(writer.revision.rev - copy.revision.rev < HISTORY // 2 for copy in copies),
+                        lambda: all(
+                            writer.revision.rev - copy.revision.rev < HISTORY // 2 for copy in copies
+                        ),
                         "no copy is too far behind",
                     )
         for copy in copies:
