@@ -136,7 +136,7 @@ class Link:
             except Refused:  # another server has it now
                 self.look_around()
                 peer.pause(self.location.timing.backoff[0])
-        raise peer.unreached()
+        raise self.peer_of_key(key).unreached()
 
     # ---- sessions -----------------------------------------------------------------------------------
 

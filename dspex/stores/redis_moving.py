@@ -85,8 +85,6 @@ def export_of(session_id: str, reply: Any, known: Schema) -> Export:
 class RedisHold(Hold):
     """Keeps a session of a Redis store from committing. The server forgets it after a minute."""
 
-    ledger: RedisLedger
-
     def __init__(self, link: Link, session: str) -> None:
         self._link = link
         self._session = session
@@ -103,9 +101,14 @@ class RedisHold(Hold):
         key = self._key + b"r:" + self._holder + b":"
         return self._link.ask(self._key, frame(b"FCALL", function, b"1", key))
 
+    def stands_on(self, ledger: RedisLedger) -> None:
+        """Be the hold of *ledger*."""
+        self.ledger = ledger
+        self._catch_up = ledger.catch_up
+
     def taken(self, ledger: RedisLedger) -> RedisHold:
         """Return this hold when the server has it, or raise."""
-        self.ledger = ledger
+        self.stands_on(ledger)
         try:
             reply = self.ask(HOLD)
         except errors.StoreUnavailable:
@@ -134,8 +137,8 @@ class RedisHold(Hold):
         if reply != 1:
             raise refusals.not_held(self._session)
         self.forwarded = True
-        with suppress(errors.DspexError):  # it is there to hear that it has ended
-            self.ledger.catch_up()
+        with suppress(errors.DspexError):  # the copy hears that it has ended
+            self._catch_up()
 
     def _is_forwarded(self, error: errors.DspexError) -> bool:
         """Whether it has ended although there was an *error*; if it has not, it never will by that call."""
@@ -170,7 +173,7 @@ def restored(store: RedisStore, session_id: str, export: Export) -> RedisHold:
             hold.ask(ABANDON)
         raise
     ledger.prefer(export.schema.declarations.values())
-    hold.ledger = ledger
+    hold.stands_on(ledger)
     return hold
 
 

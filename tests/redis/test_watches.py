@@ -14,6 +14,7 @@ from validators import check
 
 from dspex import Integer, Session, Text, errors
 from dspex.commits import Commit, Declaration, Write
+from dspex.stores.base import HISTORY
 
 SOAK = bool(os.environ.get("DSPEX_SOAK"))
 NAMES = [f"v{number}" for number in range(50)]
@@ -65,8 +66,9 @@ def test_after_many_disconnects_nothing_is_stale_and_nothing_went_back(own, stor
     with declared(stores(server.url)) as writer:
         copies = [Session("torture", store=stores(server.url)) for _ in range(2)]
         streams = [[] for _ in copies]
-        for copy, stream in zip(copies, streams, strict=True):
-            copy.watch("*", stream.append, mode="all")
+        watches = [
+            copy.watch("*", stream.append, mode="all") for copy, stream in zip(copies, streams, strict=True)
+        ]
         naive = Naive(server, "dx:{torture}:c")
         naive.start()
         assert naive.ready.wait(30)
@@ -78,9 +80,17 @@ def test_after_many_disconnects_nothing_is_stale_and_nothing_went_back(own, stor
                 truth[change.epoch, change.rev] = {change.name: (change.value, change.version)}
                 if number in cut_at:
                     admin.client_kill_filter(_type="pubsub")
+                if number % 400 == 0:  # who is further behind than the log goes back is told so, not all
+                    eventually(
+                        lambda: all(
+                            writer.revision.rev - copy.revision.rev < HISTORY // 2 for copy in copies
+                        ),
+                        "no copy is too far behind",
+                    )
         for copy in copies:
             eventually(lambda copy=copy: copy.revision == writer.revision, "the copy has all")
             assert {name: writer.get(name) for name in NAMES} == {name: copy.get(name) for name in NAMES}
+        assert [watch.closed for watch in watches] == [False, False]
         for copy, stream in zip(copies, streams, strict=True):
             eventually(lambda stream=stream: len(stream) == SETS, "every change was told")
             check(stream, truth)
