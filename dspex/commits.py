@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
 import attrs
 import msgspec
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.changes import Change
 from dspex.kinds import Kind
 from dspex.kinds.plain import freeze
 from dspex.records import Record, Revision, check_name
 
-__all__ = ["ClaimRequest", "Commit", "Condition", "Declaration", "Receipt", "Schema", "Write"]
+__all__ = ["ClaimRequest", "Commit", "Condition", "Declaration", "Receipt", "Schema", "Write", "names_of"]
 
 
 @attrs.frozen
@@ -168,6 +168,14 @@ class Write(msgspec.Struct, frozen=True, gc=False):
     """Who sets this one, if not who makes the commit."""
 
 
+def names_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Each of *names* once, in their order; what is no text stays, for whoever knows the names to refuse."""
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise errors.InvalidValue.expecting("a list of names", errors.shown(names)).at("names")
+    listed = tuple(names)
+    return tuple(dict.fromkeys(listed)) if all(isinstance(name, str) for name in listed) else listed
+
+
 class ClaimRequest(msgspec.Struct, frozen=True, gc=False):
     """
     Ask that only the bearer of *token* may set *names* for *ttl* seconds.
@@ -179,6 +187,21 @@ class ClaimRequest(msgspec.Struct, frozen=True, gc=False):
     owner: str
     token: str
     ttl: float
+
+    @classmethod
+    def checked(cls, session: str, names: Iterable[str], owner: str, token: str, ttl: float) -> Self:
+        """
+        The request with each of *names* once.
+
+        Raises:
+            InvalidValue: There is no name, or they are no list; or *ttl* is no time.
+            InvalidName: *owner* is not a name.
+        """
+        claimed = names_of(names)
+        if not claimed:
+            raise errors.InvalidValue.expecting("at least one name", "none").at("names", session)
+        deadlines.check_seconds(ttl, "ttl", session, least="more than 0")
+        return cls(claimed, check_name(owner), token, ttl)
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):
