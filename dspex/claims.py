@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from dspex.changes import Change
     from dspex.session import Session
 
-__all__ = ["Claim", "active_token"]
+__all__ = ["Claim", "active_token", "request_of"]
 
 _active: ContextVar[tuple[Claim, ...]] = ContextVar("dspex_claims", default=())
 
@@ -26,6 +27,13 @@ def active_token(session: Session) -> str | None:
         if claim.session is session:
             return claim.request.token
     return None
+
+
+def request_of(session: Session, names: Iterable[str], owner: str, ttl: float) -> ClaimRequest:
+    """The request for a claim, under the one whose block this is in, if any; each name once."""
+    outer = active_token(session)
+    token = os.urandom(16).hex()
+    return ClaimRequest.checked(session.id, names, owner, token if outer is None else f"{outer}/{token}", ttl)
 
 
 @attrs.define(eq=False, repr=False)

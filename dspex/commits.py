@@ -9,12 +9,13 @@ from weakref import WeakValueDictionary
 import attrs
 import msgspec
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.changes import Change
 from dspex.kinds import Kind
+from dspex.kinds.plain import freeze
 from dspex.records import Record, Revision, check_name
 
-__all__ = ["ClaimRequest", "Commit", "Condition", "Declaration", "Receipt", "Schema", "Write"]
+__all__ = ["ClaimRequest", "Commit", "Condition", "Declaration", "Receipt", "Schema", "Write", "names_of"]
 
 
 @attrs.frozen
@@ -45,20 +46,47 @@ def _check_words(declared: Declaration, field: attrs.Attribute[str], words: Any)
         )
 
 
+def _check_flag(declared: Declaration, field: attrs.Attribute[bool], flag: Any) -> None:
+    if not isinstance(flag, bool):
+        raise errors.InvalidDeclaration(
+            f"{field.name} of '{declared.name}' must be True or False (got {errors.shown(flag, 80)}).",
+            name=declared.name,
+        )
+
+
+def _check_kind(declared: Declaration, _field: attrs.Attribute[Any], kind: Kind[Any]) -> None:
+    _check_travels(f"the kind of '{declared.name}'", kind.describe())
+
+
+def _check_when(declared: Declaration, _field: attrs.Attribute[Any], when: Condition | None) -> None:
+    if when is not None:
+        _check_travels(f"when= of '{declared.name}'", when.values)
+
+
+def _check_travels(what: str, plain: Any) -> None:
+    # Where it is declared, and not only where it is sent: in memory the same is refused as over a wire.
+    try:
+        freeze(plain)
+    except errors.LimitExceeded as error:
+        raise errors.LimitExceeded(f"{what}: {error.message}", **error.facts) from None
+    except errors.InvalidValue as error:
+        raise errors.InvalidDeclaration(error.at(what).message) from None
+
+
 @attrs.frozen
 class Declaration:
     """That a session has a variable: its kind, its initial value, and who says so."""
 
     name: str = attrs.field(validator=lambda _self, _field, name: check_name(name))
-    kind: Kind[Any]
+    kind: Kind[Any] = attrs.field(validator=_check_kind)
     initial: Any
     """As the kind stores it."""
     description: str = attrs.field(default="", validator=_check_words)
     owner: str = attrs.field(default="", validator=_check_words)
     """The program class that declares it; empty for `Session.register`."""
-    tunable: bool = True
+    tunable: bool = attrs.field(default=True, validator=_check_flag)
     """Whether an optimizer may search for a better value."""
-    when: Condition | None = None
+    when: Condition | None = attrs.field(default=None, validator=_check_when)
     """When the variable matters at all; an optimizer leaves it alone otherwise."""
 
 
@@ -153,6 +181,14 @@ class Write(msgspec.Struct, frozen=True, gc=False):
     """Who sets this one, if not who makes the commit."""
 
 
+def names_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Each of *names* once, in their order; what is no text stays, for whoever knows the names to refuse."""
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise errors.InvalidValue.expecting("a list of names", errors.shown(names)).at("names")
+    listed = tuple(names)
+    return tuple(dict.fromkeys(listed)) if all(isinstance(name, str) for name in listed) else listed
+
+
 class ClaimRequest(msgspec.Struct, frozen=True, gc=False):
     """
     Ask that only the bearer of *token* may set *names* for *ttl* seconds.
@@ -164,6 +200,21 @@ class ClaimRequest(msgspec.Struct, frozen=True, gc=False):
     owner: str
     token: str
     ttl: float
+
+    @classmethod
+    def checked(cls, session: str, names: Iterable[str], owner: str, token: str, ttl: float) -> Self:
+        """
+        The request with each of *names* once.
+
+        Raises:
+            InvalidValue: There is no name, or they are no list; or *ttl* is no time.
+            InvalidName: *owner* is not a name.
+        """
+        claimed = names_of(names)
+        if not claimed:
+            raise errors.InvalidValue.expecting("at least one name", "none").at("names", session)
+        deadlines.check_seconds(ttl, "ttl", session, least="more than 0")
+        return cls(claimed, check_name(owner), token, ttl)
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):

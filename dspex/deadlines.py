@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
+from threading import TIMEOUT_MAX
+from typing import Any
 
 from dspex import errors
 
-__all__ = ["check", "remaining", "within"]
+__all__ = ["check", "check_seconds", "remaining", "within"]
 
 _end: ContextVar[float | None] = ContextVar("dspex_deadline", default=None)
 """On the monotonic clock, which all processes of a machine share."""
@@ -28,6 +30,22 @@ def check(what: str) -> None:
     """
     if remaining() == 0.0:
         raise errors.DeadlineExceeded(f"no time was left to begin {what}.", what=what)
+
+
+def check_seconds(seconds: Any, what: str, session: str | None = None, *, least: str = "0 or more") -> None:
+    """
+    Refuse *seconds*, called *what*, unless somebody can wait for so long; *least* may be `more than 0`.
+
+    Raises:
+        InvalidValue: They are no number, NaN, below the least, or longer than Python waits.
+    """
+    expected = f"{least} seconds"
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool):
+        if seconds > TIMEOUT_MAX:
+            expected = f"at most {TIMEOUT_MAX:.0f} seconds"
+        elif seconds > 0 or (seconds == 0 and least == "0 or more"):
+            return
+    raise errors.InvalidValue.expecting(expected, errors.shown(seconds)).at(what, session)
 
 
 class within:  # noqa: N801  reads as what it does; a class, since a generator takes four times as long

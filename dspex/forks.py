@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from dspex import errors
 from dspex.commits import Receipt, Write
 
 if TYPE_CHECKING:
     from dspex.session import Session
 
-__all__ = ["note_given", "writes_back"]
+__all__ = ["note_given", "refused", "writes_back"]
+
+
+def refused(parent: Session, fork: Session, error: errors.DspexError) -> errors.DspexError:
+    """*error* of the first values of *fork*, said of what the caller knows: of *parent*."""
+    here, there = f"session '{fork.id}'", f"a fork of session '{parent.id}'"
+    known = {fork.id: parent.id, here: there}
+    facts = {
+        key: known.get(fact, fact) if isinstance(fact, str) else fact for key, fact in error.facts.items()
+    }
+    return type(error)(error.message.replace(here, there), **facts)
 
 
 def writes_back(

@@ -19,8 +19,13 @@ def value_at(session: Session, name: str, version: int) -> Any:
 
     Raises:
         UnknownRevision: Nobody knows any more.
+        InvalidValue: *version* is no integer.
     """
     record = session.record(name)
+    if type(version) is not int:
+        raise errors.InvalidValue.expecting(f"a version of '{name}', an integer", errors.shown(version)).at(
+            "version", session.id
+        )
     if version == record.version:
         return record.value
     changes = session.history(name)

@@ -95,11 +95,10 @@ def check_body(name: str, body: Mapping[str, Any], reserved: frozenset[str]) -> 
             continue
         where = f"{name}.{key}"
         if key in reserved or key.startswith("_"):
-            raise errors.InvalidDeclaration(
-                f"{where} cannot be a variable: the name is {'private' if key[0] == '_' else 'taken'} by "
-                "Program. Choose another.",
-                name=key,
+            why = (
+                "a name that begins with '_' is private" if key[0] == "_" else "the name is taken by Program"
             )
+            raise errors.InvalidDeclaration(f"{where} cannot be a variable: {why}. Choose another.", name=key)
         first = seen.setdefault(id(value), where)
         if value.owner is not None:
             first = f"{value.owner.__name__}.{value.name}"

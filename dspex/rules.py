@@ -94,10 +94,14 @@ def rule(function: Callable[[Any], str | None]) -> Rule:
     Make a method of a `Program` a rule on its values.
 
     The method gets the values that would be, as attributes, and returns None, or a sentence that says why
-    they must not come together. A commit that would make them so is refused with that sentence. Write nothing
-    but
-    comparisons: it runs at every commit that sets what it reads, and at every candidate of an optimizer.
+    they must not come together. A commit that would make them so is refused with that sentence. Write
+    nothing but comparisons: it runs at every commit that sets what it reads, and at every candidate of an
+    optimizer.
     """
+    if not callable(function):
+        raise errors.InvalidDeclaration(
+            f"rule() takes a method of a Program (got {errors.shown(function, 80)})."
+        )
     return Rule(function, getattr(function, "__qualname__", str(function)))
 
 

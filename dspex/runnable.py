@@ -65,12 +65,13 @@ class Runnable:
             pool: Let a worker of this pool do it, in another process that reads the same live variables.
 
         Raises:
+            InvalidValue: Nobody can wait for *timeout* seconds; `forward` has not begun.
             What `forward` raises, with a note that names program, session and revision.
         """
         if pool is not None:
-            cls, where = runs.elsewhere(target, session, inputs)
+            cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.complete(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        with runs.ready(target, session, pin, inputs) as program:
+        with runs.ready(target, session, pin, inputs, timeout) as program:
             return runs.run(program, inputs, named, timeout)
 
     @_either
@@ -86,9 +87,9 @@ class Runnable:
     ) -> Any:
         """`run`, awaited: calls `aforward`, or `forward` in a thread."""
         if pool is not None:
-            cls, where = runs.elsewhere(target, session, inputs)
+            cls, where = runs.elsewhere(target, session, inputs, timeout)
             return await pool.abegin(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        with runs.ready(target, session, pin, inputs) as program:
+        with runs.ready(target, session, pin, inputs, timeout) as program:
             return await runs.arun(program, inputs, named, timeout)
 
     @_either
@@ -104,9 +105,10 @@ class Runnable:
     ) -> Iterator[Any]:
         """What `forward` yields, piece by piece, or all that it returns. Closing the iterator ends it."""
         if pool is not None:
-            cls, where = runs.elsewhere(target, session, inputs)
+            cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.begin_stream(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        return streaming.streamed(runs.ready(target, session, pin, inputs), inputs, named, timeout)
+        ready = runs.ready(target, session, pin, inputs, timeout)
+        return streaming.streamed(ready, inputs, named, timeout)
 
     @_either
     def astream(
@@ -121,9 +123,10 @@ class Runnable:
     ) -> AsyncIterator[Any]:
         """`stream`, for `async for`."""
         if pool is not None:
-            cls, where = runs.elsewhere(target, session, inputs)
+            cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.begin_astream(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        return streaming.astreamed(runs.ready(target, session, pin, inputs), inputs, named, timeout)
+        ready = runs.ready(target, session, pin, inputs, timeout)
+        return streaming.astreamed(ready, inputs, named, timeout)
 
     @_either
     def record(
@@ -136,7 +139,7 @@ class Runnable:
         **named: Any,
     ) -> Run:
         """`run`, and return a `Run`: output, revisions, the values in effect, seconds."""
-        with runs.ready(target, session, pin, inputs) as program:
+        with runs.ready(target, session, pin, inputs, timeout) as program:
             return runs.recorded(program, inputs, named, timeout)
 
     @_either
@@ -150,7 +153,7 @@ class Runnable:
         **named: Any,
     ) -> Run:
         """`record`, awaited."""
-        with runs.ready(target, session, pin, inputs) as program:
+        with runs.ready(target, session, pin, inputs, timeout) as program:
             return await runs.arecorded(program, inputs, named, timeout)
 
     def __call__(self: Any, *inputs: Any, **named: Any) -> Any:

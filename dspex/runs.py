@@ -61,9 +61,16 @@ class Run:
 class ready:  # noqa: N801  reads as what it gives
     """The program that a run uses: of this session, pinned or live; a private session ends with the run."""
 
-    def __init__(self, target: Any, session: Session | None, pin: bool, inputs: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        target: Any,
+        session: Session | None,
+        pin: bool,
+        inputs: tuple[Any, ...],
+        timeout: float | None = None,
+    ) -> None:
         self._private: Session | None = None
-        _check_place(target, session, inputs)
+        _check_call(target, session, inputs, timeout)
         if not isinstance(target, type):
             program = target
         else:
@@ -81,9 +88,11 @@ class ready:  # noqa: N801  reads as what it gives
             self._private.close()
 
 
-def elsewhere(target: Any, session: Session | None, inputs: tuple[Any, ...]) -> tuple[Any, Session | None]:
+def elsewhere(
+    target: Any, session: Session | None, inputs: tuple[Any, ...], timeout: float | None
+) -> tuple[Any, Session | None]:
     """The class and the session with which a pool runs *target*."""
-    _check_place(target, session, inputs)
+    _check_call(target, session, inputs, timeout)
     if isinstance(target, type):
         return target, session
     if target._pin is not None or target._plan.prefix:
@@ -93,7 +102,9 @@ def elsewhere(target: Any, session: Session | None, inputs: tuple[Any, ...]) -> 
     return type(target).__mro__[1], target.session
 
 
-def _check_place(target: Any, session: Session | None, inputs: tuple[Any, ...]) -> None:
+def _check_call(target: Any, session: Session | None, inputs: tuple[Any, ...], timeout: float | None) -> None:
+    if timeout is not None:
+        deadlines.check_seconds(timeout, "timeout")
     name = (target if isinstance(target, type) else type(target)).__name__
     if session is not None:
         checked(session)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -13,11 +12,11 @@ from dspex.aio import AsyncVerbs
 from dspex.authors import check_source, default_source
 from dspex.batches import Batch, open_batch, underway
 from dspex.changes import Change
-from dspex.claims import Claim, active_token
-from dspex.commits import ClaimRequest, Commit, Declaration, Receipt, Write
+from dspex.claims import Claim, active_token, request_of
+from dspex.commits import Commit, Declaration, Receipt, Write, names_of
 from dspex.kinds import Kind, as_kind
 from dspex.placing import Placing, placed
-from dspex.records import Record, Revision, Snapshot, check_name
+from dspex.records import Record, Revision, Snapshot
 from dspex.rules import make_ruled
 from dspex.stores import Ledger, MemoryLedger, MemoryStore, Store, open_store
 from dspex.stores.base import ClosedLedger, Ended
@@ -294,9 +293,10 @@ class Session(Placing, AsyncVerbs, Trying):
 
         Raises:
             UnknownRevision: The bounded history does not have it.
+            InvalidCall: There is neither a name with a version nor a label.
         """
         if (name is None) == (to is None) or (name is None) != (version is None):
-            raise TypeError("rollback() takes a name and a version, or to=label")
+            raise errors.InvalidCall("rollback() takes a name and a version, or to=label.")
         if name is not None and version is not None:
             values: Mapping[str, Any] = {name: history.value_at(self, name, version)}
         else:
@@ -318,15 +318,7 @@ class Session(Placing, AsyncVerbs, Trying):
         Raises:
             Claimed: Another owner holds one of them.
         """
-        if isinstance(names, str):
-            raise errors.InvalidValue.expecting("a list of names", errors.shown(names)).at("names")
-        if not isinstance(ttl, int | float) or not (ttl > 0 and math.isfinite(ttl)):
-            raise errors.InvalidValue.expecting("more than 0 seconds", errors.shown(ttl)).at("ttl", self.id)
-        outer = active_token(self)
-        token = os.urandom(16).hex()
-        if outer is not None:
-            token = f"{outer}/{token}"
-        request = ClaimRequest(tuple(names), check_name(owner), token, ttl)
+        request = request_of(self, names, owner, ttl)
         self._commit(Commit(claim=request))
         return Claim(self, request)
 
@@ -365,7 +357,10 @@ class Session(Placing, AsyncVerbs, Trying):
         child = Session.__new__(type(self))
         child._begin(self._followed(MemoryLedger.fork_of), self._source, self)
         if values:
-            child.update(values)
+            try:
+                child.update(values)
+            except errors.DspexError as error:
+                raise forks.refused(self, child, error) from None
         return child
 
     def commit_to_parent(
@@ -387,9 +382,8 @@ class Session(Placing, AsyncVerbs, Trying):
             raise errors.UnknownSession(
                 f"session '{self.id}' is not a fork: it has no parent to commit to.", session=self.id
             )
-        if isinstance(names, str):
-            raise errors.InvalidValue.expecting("a list of names", errors.shown(names)).at("names")
-        writes, versions = forks.writes_back(self, names, force=force)
+        chosen = None if names is None else names_of(names)
+        writes, versions = forks.writes_back(self, chosen, force=force)
         # Made at once, also inside a batch of the parent: it is a batch itself.
         receipt = parent._make(Commit(writes, source=source or self._source, metadata=metadata))
         forks.note_given(self, versions, receipt)

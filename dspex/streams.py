@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.changes import LOSSLESS_QUEUE, Change, Mode, Watch, fell_behind
 from dspex.locks import ForkSafeLock
 from dspex.records import Snapshot
@@ -132,9 +132,12 @@ class Changes(_Stream, Iterator[Any]):
 
         Raises:
             DeadlineExceeded: Nothing came.
+            InvalidValue: Nobody can wait for that long.
             StopIteration: The iteration was closed, or its session.
             LimitExceeded: In mode `all`, the reader fell too far behind.
         """
+        if timeout is not None:
+            deadlines.check_seconds(timeout, "timeout")
         with self._arrived:
             while (found := self._take()) is None:
                 if not self._arrived.wait(timeout):

@@ -195,6 +195,10 @@ def defvariable(
         raise errors.InvalidDeclaration(f"defvariable() takes no {names}.{hint}", unknown=tuple(unknown))
     if initial is MISSING:
         raise errors.InvalidDeclaration("defvariable() needs an initial value: defvariable(…, initial=…).")
+    if not isinstance(tunable, bool):
+        raise errors.InvalidDeclaration(
+            f"defvariable(): tunable must be True or False (got {errors.shown(tunable, 80)})."
+        )
     made = as_kind(kind, constraints)
     stored = checked_initial(made, initial)
     return Variable(made, stored, description, tunable=tunable, when=None if when is None else _when(when))

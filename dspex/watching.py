@@ -150,6 +150,8 @@ class Watching:
     def _stream(self, stream: Changes | AsyncChanges, name: str, mode: Mode, since: Revision | None) -> None:
         if since is not None and not isinstance(since, Revision):
             raise errors.InvalidValue.expecting("a Revision", errors.shown(since)).at("since")
+        if since is not None and (type(since.rev) is not int or since.rev < 0):
+            raise errors.InvalidValue.expecting("an integer from 0", errors.shown(since.rev)).at("since.rev")
         stream.open(self.watch(name, stream.weak_push(), mode=mode))
         if since is not None:
             stream.begin(*self._missed(name, since))

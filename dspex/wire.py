@@ -124,7 +124,7 @@ def unpack_declaration(data: bytes) -> Declaration:
         raise errors.InvalidDeclaration("a declaration must be seven fields, or five of an older dspex.")
     name, description, initial, words, owner, tunable, when = [*plain, True, None][:7]
     kind = Kind.from_description(description)
-    return Declaration(name, kind, kind.load(initial), words, owner, tunable is not False, as_condition(when))
+    return Declaration(name, kind, kind.load(initial), words, owner, tunable, as_condition(when))
 
 
 def plain_condition(when: Condition | None) -> list[Any] | None:

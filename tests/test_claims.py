@@ -4,6 +4,7 @@ import contextvars
 import time
 import types
 from contextlib import ExitStack
+from threading import TIMEOUT_MAX
 
 import pytest
 
@@ -284,12 +285,46 @@ def test_what_the_block_raises_is_not_hidden_by_a_release_that_fails(session, st
         session.get("n")
 
 
-@pytest.mark.parametrize("ttl", [0, -1, float("inf"), float("nan")])
+@pytest.mark.parametrize("ttl", [0, -1, float("nan"), True, "1", None])
 def test_a_claim_needs_a_time(session, ttl):
     with pytest.raises(InvalidValue) as caught:
         session.claim(["n"], owner="tuner", ttl=ttl)
-    assert f"ttl must be more than 0 seconds (got {ttl}) in session 'demo'." == str(caught.value)
+    assert f"ttl must be more than 0 seconds (got {ttl!r}) in session 'demo'." == str(caught.value)
     session.set("n", 1)
+
+
+@pytest.mark.parametrize(("ttl", "shown"), [(float("inf"), "inf"), (10**400, "an integer of 1329 bits")])
+def test_a_claim_has_an_end(session, ttl, shown):
+    with pytest.raises(InvalidValue) as caught:
+        session.claim(["n"], owner="tuner", ttl=ttl)
+    sentence = f"ttl must be at most {TIMEOUT_MAX:.0f} seconds (got {shown}) in session 'demo'."
+    assert sentence == str(caught.value)
+    session.set("n", 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ([], "names must be at least one name (got none) in session 'demo'."),
+        ("n", "names must be a list of names (got 'n')."),
+        (3, "names must be a list of names (got 3)."),
+        (None, "names must be a list of names (got None)."),
+    ],
+)
+def test_a_claim_needs_names(session, names, sentence):
+    with pytest.raises(InvalidValue) as caught:
+        session.claim(names, owner="tuner", ttl=30)
+    assert sentence == str(caught.value)
+
+
+def test_a_claim_has_each_name_once(session):
+    with session.claim(["n", "a"] * 50_000, owner="tuner", ttl=30) as claim:
+        assert ("n", "a") == claim.names
+
+
+def test_what_is_no_name_cannot_be_claimed(session):
+    with pytest.raises(UnknownVariable, match=r"has no variable \['n'\]"):
+        session.claim([["n"], ["n"]], owner="tuner", ttl=30)
 
 
 def test_a_claim_needs_names_that_are_there(session):

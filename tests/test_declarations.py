@@ -251,9 +251,13 @@ REFUSED = {
         lambda: declare(forward=defvariable(int, initial=0)),
         "Agent.forward cannot be a variable: the name is taken by Program. Choose another.",
     ),
+    "tunable that is no answer": (
+        lambda: declare(n=defvariable(int, initial=0, tunable="no")),
+        "defvariable(): tunable must be True or False (got 'no').",
+    ),
     "a private name": (
         lambda: declare(_n=defvariable(int, initial=0)),
-        "Agent._n cannot be a variable: the name is private by Program. Choose another.",
+        "Agent._n cannot be a variable: a name that begins with '_' is private. Choose another.",
     ),
     "one object twice": (
         lambda: declare(n=Shared.variable),

@@ -286,6 +286,33 @@ def test_private_forks_of_a_private_session_work():
             assert session.id != fork.id
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "sentence"),
+    [
+        (
+            {"temperature": 9},
+            InvalidValue,
+            "temperature must be at most 1.5 (got 9.0) in a fork of session 'demo'.",
+        ),
+        ({"nowhere": 1}, UnknownVariable, "a fork of session 'demo' has no variable 'nowhere'."),
+    ],
+)
+def test_a_fork_that_cannot_begin_is_refused_by_the_name_that_the_caller_knows(
+    session, values, error, sentence
+):
+    with pytest.raises(error) as refused:
+        session.fork(values)
+    assert str(refused.value) == sentence
+    assert "private" not in str(refused.value.facts)
+
+
+@pytest.mark.parametrize("names", [3, "a", b"a"])
+def test_what_is_given_back_is_a_list_of_names(session, names):
+    with session.fork({"a": 1}) as fork, pytest.raises(InvalidValue) as refused:
+        fork.commit_to_parent(names)
+    assert str(refused.value) == f"names must be a list of names (got {names!r})."
+
+
 def test_what_a_fork_sets_while_it_gives_back_is_given_the_next_time(session):
     with session.fork({"a": 1}) as fork:
         session.watch("a", lambda change: fork.set("a", 99) if change.value == 1 else None)

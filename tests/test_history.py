@@ -2,7 +2,16 @@
 
 import pytest
 
-from dspex import InvalidName, LimitExceeded, Session, Text, UnknownRevision, UnknownVariable
+from dspex import (
+    InvalidCall,
+    InvalidName,
+    InvalidValue,
+    LimitExceeded,
+    Session,
+    Text,
+    UnknownRevision,
+    UnknownVariable,
+)
 from dspex.stores import base
 
 
@@ -163,7 +172,7 @@ def test_rollback_of_an_unknown_name_is_refused(session):
     [((), {}), (("n",), {}), (("n", 1), {"to": "t"}), ((None, 1), {}), (("n",), {"to": "t"})],
 )
 def test_rollback_takes_a_name_and_a_version_or_a_label(session, args, keywords):
-    with pytest.raises(TypeError, match="takes a name and a version, or to=label"):
+    with pytest.raises(InvalidCall, match="takes a name and a version, or to=label"):
         session.rollback(*args, **keywords)
 
 
@@ -235,6 +244,22 @@ def test_rollback_to_a_tag_of_very_many_names_is_one_commit():
         before = session.revision.rev
         session.rollback(to="start")
         assert ({0}, before + 1) == ({session.get(name) for name in names}, session.revision.rev)
+
+
+@pytest.mark.parametrize("version", ["1", 1.0, True, [1]])
+def test_a_version_to_go_back_to_is_an_integer(session, version):
+    session.set("n", 1)
+    with pytest.raises(InvalidValue) as refused:
+        session.rollback("n", version)
+    sentence = f"version must be a version of 'n', an integer (got {version!r}) in session 'demo'."
+    assert sentence == str(refused.value)
+
+
+@pytest.mark.parametrize("verb", [lambda s: s.rollback(to=[]), lambda s: s.snapshot([])])
+def test_what_is_no_text_is_no_tag(session, verb):
+    with pytest.raises(UnknownRevision) as refused:
+        verb(session)
+    assert str(refused.value) == "session 'demo' has no tag []."
 
 
 @pytest.mark.parametrize("verb", ["rollback", "snapshot"])

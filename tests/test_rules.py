@@ -52,6 +52,12 @@ WAYS = {
 }
 
 
+def test_a_rule_is_a_method():
+    with pytest.raises(InvalidDeclaration) as refused:
+        rule(3)
+    assert str(refused.value) == "rule() takes a method of a Program (got 3)."
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_forbidden_combination_is_refused_whichever_way_it_is_set(live, state, way):
     before = state(live)

@@ -12,6 +12,7 @@ from dspex import (
     Integer,
     InvalidCall,
     InvalidDeclaration,
+    InvalidValue,
     Program,
     Run,
     Secret,
@@ -345,3 +346,37 @@ def test_a_class_is_bound_once_per_session(session):
         Noting.run(session=fork)
     assert programs[0] is programs[1]
     assert programs[0] is not programs[2]
+
+
+UNWAITABLE = [
+    ("a", "0 or more"),
+    (True, "0 or more"),
+    (float("nan"), "0 or more"),
+    (-1, "0 or more"),
+    (float("inf"), f"at most {threading.TIMEOUT_MAX:.0f}"),
+    (1e300, f"at most {threading.TIMEOUT_MAX:.0f}"),
+]
+
+
+@pytest.mark.parametrize(("timeout", "expected"), UNWAITABLE)
+@pytest.mark.parametrize("how", ["run", "record", "stream", "arun", "arecord", "astream"])
+def test_a_time_that_nobody_can_wait_is_refused_before_forward_begins(session, how, timeout, expected):
+    begun = []
+
+    class Noted(Program):
+        def forward(self):
+            begun.append(self)
+
+    async def awaited():
+        if how == "astream":
+            return [piece async for piece in Noted.astream(session=session, timeout=timeout)]
+        return await getattr(Noted, how)(session=session, timeout=timeout)
+
+    with pytest.raises(InvalidValue) as refused:
+        asyncio.run(awaited()) if how[0] == "a" else getattr(Noted, how)(session=session, timeout=timeout)
+    assert str(refused.value) == f"timeout must be {expected} seconds (got {timeout!r})."
+    assert begun == []
+
+
+def test_the_longest_time_can_be_waited(session):
+    assert Echo.run(session=session, timeout=threading.TIMEOUT_MAX)[0] == 0.5

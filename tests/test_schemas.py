@@ -5,8 +5,19 @@ from weakref import ref
 
 import pytest
 
-from dspex import Float, Integer, Session, VariableConflict
-from dspex.commits import Commit, Declaration, Schema
+from dspex import (
+    Choice,
+    Float,
+    Integer,
+    InvalidDeclaration,
+    LimitExceeded,
+    Program,
+    Session,
+    VariableConflict,
+    defvariable,
+)
+from dspex.commits import Commit, Condition, Declaration, Schema
+from dspex.wire import pack_declaration, pack_plain, unpack_declaration, unpack_plain
 
 
 def declared(name, kind=None, initial=0):
@@ -54,3 +65,38 @@ def test_the_same_name_twice_with_one_kind_is_declared_once():
     with Session() as session:
         session.ledger.commit(Commit(declare=(declared("x", None, 1), declared("x", None, 2))))
         assert {"x": 1} == dict(session.snapshot())
+
+
+@pytest.mark.parametrize("tunable", ["no", 0, None])
+def test_tunable_is_yes_or_no_here_and_over_a_wire(tunable):
+    sentence = rf"^tunable of 'n' must be True or False \(got {tunable!r}\)\.$"
+    with pytest.raises(InvalidDeclaration, match=sentence):
+        Declaration("n", Integer(), 0, tunable=tunable)
+    fields = unpack_plain(pack_declaration(declared("n")))
+    fields[5] = tunable
+    with pytest.raises(InvalidDeclaration, match=sentence):
+        unpack_declaration(pack_plain(fields))
+
+
+def test_a_kind_that_is_too_large_to_travel_is_declared_nowhere(session, state):
+    before = state(session)
+    with pytest.raises(LimitExceeded) as refused:
+        session.register("q", Choice(*range(20_000)), initial=0)
+    assert str(refused.value) == (
+        "the kind of 'q': value has 20000 items in one list or mapping; the limit is 10000."
+    )
+    assert before == state(session)
+    session.register("q", Choice(*range(10_000)), initial=0)
+
+
+def test_a_program_with_a_kind_that_is_too_large_is_bound_nowhere(session):
+    class Wide(Program):
+        q = defvariable(Choice(*range(20_000)), initial=0)
+
+    with pytest.raises(LimitExceeded, match=r"^the kind of 'q': value has 20000 items"):
+        Wide.bind(session)
+
+
+def test_a_condition_travels_too():
+    with pytest.raises(LimitExceeded, match=r"^when= of 'n': value has 20000 items"):
+        Declaration("n", Integer(), 0, when=Condition("m", tuple(range(20_000))))

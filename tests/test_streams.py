@@ -19,6 +19,9 @@ from dspex import (
 
 OPENS = 2_000
 
+LONGEST = f"at most {threading.TIMEOUT_MAX:.0f}"
+WAITS = [("a", "0 or more"), (-1, "0 or more"), (float("nan"), "0 or more"), (float("inf"), LONGEST)]
+
 
 def taken(stream, count):
     return [stream.next(timeout=30) for _ in range(count)]
@@ -65,6 +68,28 @@ def test_waiting_for_a_change_ends_with_the_deadline(session):
         changes.next(timeout=0.01)
     assert (str(late.value), late.value.seconds) == ("no change came within 0.01 s.", 0.01)
     assert isinstance(late.value, TimeoutError)
+
+
+@pytest.mark.parametrize(("timeout", "expected"), WAITS)
+def test_nobody_waits_for_what_is_no_time(session, timeout, expected):
+    with session.changes("n") as changes, pytest.raises(InvalidValue) as refused:
+        changes.next(timeout=timeout)
+    assert str(refused.value) == f"timeout must be {expected} seconds (got {timeout!r})."
+
+
+def test_a_look_waits_no_time(session):
+    with session.changes("n") as changes:
+        with pytest.raises(DeadlineExceeded):
+            changes.next(timeout=0)
+        session.set("n", 1)
+        assert 1 == changes.next(timeout=0).new
+
+
+@pytest.mark.parametrize("rev", ["1", 1.0, True, -1])
+def test_what_is_no_revision_cannot_be_resumed_from(session, rev):
+    with pytest.raises(InvalidValue) as refused:
+        session.changes("n", since=Revision(session.revision.epoch, rev))
+    assert str(refused.value) == f"since.rev must be an integer from 0 (got {rev!r})."
 
 
 def test_who_waits_is_woken_by_the_change(session, together):

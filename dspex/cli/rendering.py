@@ -56,7 +56,7 @@ TRIAL_HEADS = ("trial", "state", "score", "on", "s each", "values")
 
 def short(kind: Kind[Any], value: Any) -> str:
     """*value* for a line."""
-    text = kind.show(value)
+    text = kind.show(thaw(value))  # as lists and dicts: what keeps them from changing is nobody's business
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
 
 

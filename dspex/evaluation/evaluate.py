@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.evaluation.datasets import dataset as as_dataset
 from dspex.evaluation.meter import metered
 from dspex.evaluation.metrics import Metric, score_of
@@ -123,8 +123,8 @@ class Evaluating:
     ) -> None:
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise errors.InvalidValue.expecting("at least 1", errors.shown(num_threads)).at("num_threads")
-        if deadline is not None and not deadline > 0:
-            raise errors.InvalidValue.expecting("more than 0 seconds", errors.shown(deadline)).at("deadline")
+        if deadline is not None:
+            deadlines.check_seconds(deadline, "deadline", least="more than 0")
         self.program = program
         self.metric = metric
         self.session = session

@@ -25,6 +25,9 @@ N = TypeVar("N", int, float)
 def _above_zero_for_log(kind: Float | Integer, _: attrs.Attribute[bool], log: object) -> None:
     if log and (kind.min is None or kind.min <= 0):
         raise refusal(kind, "min", "above 0 when log is True", kind.min)
+    # Whoever searches by magnitudes leaves the grid: Optuna has no such distribution.
+    if log and kind.step is not None and not (isinstance(kind.step, int) and kind.step == 1):
+        raise refusal(kind, "step", "left out when log is True", kind.step)
 
 
 # The fast path of `check` is one comparison with these two. It lets through what needs no more thought:

@@ -160,6 +160,8 @@ class BasePool(Scheduler):
                 f"the inputs of {name} take {len(packed)} bytes; the limit is {FRAME - 4096}.",
                 limit=FRAME - 4096,
             )
+        if deadline is not None:
+            deadlines.check_seconds(deadline, "deadline")
         seconds = self.settings.timeout if deadline is None else deadline
         left = deadlines.remaining()
         if left is not None and left < seconds:

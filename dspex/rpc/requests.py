@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
@@ -14,7 +13,6 @@ from dspex.authors import check_source
 from dspex.commits import ClaimRequest, Commit, Declaration, Schema, Write
 from dspex.kinds import Kind
 from dspex.kinds.plain import thaw
-from dspex.records import check_name
 from dspex.rpc import framing
 from dspex.rpc.extra import DecodeError, pb
 from dspex.rpc.messages import declarations
@@ -268,8 +266,6 @@ def _metadata_of(request: pb.CommitRequest) -> Any:
 
 
 def _claim_of(session: str, claim: pb.Claim) -> ClaimRequest:
-    if not (claim.ttl > 0 and math.isfinite(claim.ttl)):
-        raise errors.InvalidValue.expecting("more than 0 seconds", errors.shown(claim.ttl)).at("ttl", session)
     if not claim.token:
         raise errors.InvalidValue.expecting("a text that nobody can guess", "none").at("token", session)
-    return ClaimRequest(tuple(claim.names), check_name(claim.owner), claim.token, claim.ttl)
+    return ClaimRequest.checked(session, claim.names, claim.owner, claim.token, claim.ttl)

@@ -183,8 +183,8 @@ def _over(declared: Declaration, initial: Any, candidates: Iterable[Any] | None)
         if kind.min is None or kind.max is None:
             return "it has no min and max to search between"
         whole = isinstance(kind, Integer)
-        step = kind.step if kind.step is not None else 1 if whole and not kind.log else None
-        return Range(kind.min, kind.max, step, kind.log and kind.step is None, whole)
+        step = None if kind.log else kind.step if kind.step is not None else 1 if whole else None
+        return Range(kind.min, kind.max, step, kind.log, whole)
     if isinstance(kind, Boolean):
         return _options(kind, (False, True), ordered=False)
     if isinstance(kind, Choice):

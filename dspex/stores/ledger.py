@@ -422,7 +422,7 @@ class MemoryLedger(Movable):
             tags = self._rare.tags if self._rare is not None else {}
             try:
                 return tags[tag]
-            except KeyError:
+            except (KeyError, TypeError):
                 raise refusals.unknown_tag(self.id, tag, tags) from None
 
     def _snapshot(self) -> Snapshot:

@@ -135,10 +135,10 @@ def forgotten(session: str, since: int, oldest: int) -> errors.UnknownRevision:
     )
 
 
-def unknown_tag(session: str, tag: str, known: Collection[str]) -> errors.UnknownRevision:
+def unknown_tag(session: str, tag: Any, known: Collection[str]) -> errors.UnknownRevision:
     """There is no label *tag*."""
     return errors.UnknownRevision(
-        f"session '{session}' has no tag '{tag}'.{errors.did_you_mean(tag, known)}",
+        f"session '{session}' has no tag {errors.shown(tag, 80)}.{errors.did_you_mean(tag, known)}",
         session=session,
         tag=tag,
     )

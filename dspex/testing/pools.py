@@ -56,6 +56,13 @@ class PoolContract(PoolCalls):
         if self.interrupts:
             eventually(left.exists, "the program was left")
 
+    def test_what_is_no_time_is_refused(self, one: BasePool) -> None:
+        for call in (those.Echo.run, those.Echo.stream):
+            with pytest.raises(InvalidValue, match=r"^timeout must be 0 or more seconds \(got nan\)\.$"):
+                call(pool=one, timeout=float("nan"))
+        with pytest.raises(InvalidValue, match=r"^deadline must be at most \d+ seconds \(got inf\)\.$"):
+            one.submit(those.Echo, deadline=float("inf"))
+
     def test_what_is_too_late_is_not_begun(self, make: Any, tmp_path: Path) -> None:
         pool = make(workers=1)
         busy = pool.submit(those.Slow, 0.5)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex import Boolean, Choice, Demos, Float, Integer, ListOf, ModuleChoice, Prompt, Secret, Tensor, Text
-from dspex.cli.rendering import as_json, as_typed
+from dspex.cli.rendering import as_json, as_typed, short
 from dspex.wire import pack_value
 
 words = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -64,8 +64,13 @@ def test_bytes_have_json():
     assert as_json(kind, kind.check([{"image": b"\xff"}])) == [{"image": {"base64": "/w=="}}]
 
 
+def test_demos_look_as_they_were_given():
+    kind = Demos()
+    assert short(kind, kind.check([{"a": 1, "b": {"c": (2,)}}])) == "[{'a': 1, 'b': {'c': [2]}}]"
+
+
 def test_a_secret_has_no_look():
     for kind, value in ((Secret(), "canary"), (ListOf(Secret()), ["canary"])):
         stored = kind.check(value)
-        assert "canary" not in as_typed(kind, stored)
+        assert "canary" not in as_typed(kind, stored) + short(kind, stored)
         assert as_json(kind, stored) is None

@@ -68,6 +68,12 @@ REFUSED = [
     (Float, {"step": "0.1"}, "Float: step must be a finite number (got '0.1')."),
     (Float, {"log": True}, "Float: min must be above 0 when log is True (got None)."),
     (Float, {"log": True, "min": 0}, "Float: min must be above 0 when log is True (got 0.0)."),
+    (
+        Float,
+        {"log": True, "min": 1, "max": 2, "step": 0.5},
+        "Float: step must be left out when log is True (got 0.5).",
+    ),
+    (Float, {"log": True, "min": 1, "step": 1}, "Float: step must be left out when log is True (got 1.0)."),
     (Float, {"log": 1, "min": 1}, "Float: log must be True or False (got 1)."),
     (Float, {"allow_nan": None}, "Float: allow_nan must be True or False (got None)."),
     (Integer, {"min": 3, "max": 1}, "Integer: min must be at most max, which is 1 (got 3)."),
@@ -75,6 +81,7 @@ REFUSED = [
     (Integer, {"max": 2**63}, "Integer: max must be a 64-bit integer (got 9223372036854775808)."),
     (Integer, {"max": False}, "Integer: max must be a 64-bit integer (got False)."),
     (Integer, {"step": -1}, "Integer: step must be above 0 (got -1)."),
+    (Integer, {"log": True, "min": 1, "step": 2}, "Integer: step must be left out when log is True (got 2)."),
     (Integer, {"log": True, "min": -1}, "Integer: min must be above 0 when log is True (got -1)."),
     # lengths
     (

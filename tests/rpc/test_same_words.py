@@ -6,7 +6,7 @@ import math
 
 from hostile import NAMES
 
-from dspex import Float, Integer, ListOf, Session, Text
+from dspex import Choice, Float, Integer, ListOf, Revision, Session, Text
 from dspex.stores import MemoryStore
 
 VALUES_OF_PYTHON = [
@@ -50,8 +50,21 @@ def _attempts():
         yield lambda s, n=name: s.claim([n], owner="me", ttl=0.001)
         yield lambda s, n=name: s.claim(["b"], owner=n, ttl=0.001)
         yield lambda s, n=name: s.register(n, Integer(), initial=0)
-    for ttl in [0, -1, math.nan, math.inf, "1", None]:
+    for ttl in [0, -1, math.nan, math.inf, "1", None, 10**400]:
         yield lambda s, t=ttl: s.claim(["b"], owner="me", ttl=t)
+    for names in [3, [], "n", b"n", [["b"]], ["b"] * 50_000]:
+        yield lambda s, n=names: s.claim(n, owner="me", ttl=0.001)
+    for version in ["1", -1, 1.0, 2**70]:
+        yield lambda s, v=version: s.rollback("n", v)
+        yield lambda s, v=version: s.changes(since=Revision(s.revision.epoch, v)).close()
+    yield lambda s: s.rollback()
+    yield lambda s: s.rollback("n")
+    for label in [[], {}, 3]:
+        yield lambda s, n=label: s.snapshot(n)
+        yield lambda s, n=label: s.rollback(to=n)
+    yield lambda s: s.register("wide", Choice(*range(20_000)), initial=1)
+    yield lambda s: s.register("long", Choice(*(f"{n}{'x' * 1_000}" for n in range(2_000))), initial="0")
+    yield lambda s: s.fork({"temperature": -1})
     yield lambda s: s.update({f"x{index}": 1 for index in range(10_000)})
     for words in [7, None, "x" * 16_385]:
         yield lambda s, w=words: s.register("described", Integer(), initial=0, description=w)

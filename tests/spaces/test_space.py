@@ -248,6 +248,15 @@ def test_optuna_is_given_every_dimension_and_suggests_what_matters(space):
         study.tell(trial, 0.0)
 
 
+def test_whole_numbers_are_searched_by_magnitude_where_the_step_says_nothing():
+    optuna = pytest.importorskip("optuna")
+
+    class Wide(Program):
+        k = defvariable(Integer(min=1, max=1_000, step=1, log=True), initial=1)
+
+    assert {"k": optuna.distributions.IntDistribution(1, 1_000, log=True)} == Wide.search_space().to_optuna()
+
+
 def test_configspace_has_the_conditions(space):
     pytest.importorskip("ConfigSpace")
     exported = space.to_configspace()
