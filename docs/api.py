@@ -17,6 +17,7 @@ PUBLIC = (
     "dspex.modules",
     "dspex.lm",
     "dspex.stores",
+    "dspex.stores.redis",
     "dspex.rpc",
     "dspex.pool",
     "dspex.moving",

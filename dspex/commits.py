@@ -146,6 +146,19 @@ class Schema:
             self._grown[asked] = schema
         return schema
 
+    def undeclared(self, declarations: Iterable[Declaration]) -> tuple[Declaration, ...]:
+        """
+        Those of *declarations* that this schema does not have.
+
+        The class of a struct does not travel: of two declarations that agree one may know more.
+        """
+        new = []
+        for one in declarations:
+            known = self.kinds.get(one.name)
+            if known is None or (known != one.kind and known.describe() != one.kind.describe()):
+                new.append(one)
+        return tuple(new)
+
 
 def _conflict(known: Declaration, declared: Declaration) -> errors.VariableConflict:
     first, second = (one.owner or "Session.register()" for one in (known, declared))

@@ -16,6 +16,7 @@ __all__ = [
     "Claimed",
     "DeadlineExceeded",
     "DspexError",
+    "DurabilityUnknown",
     "InvalidAssignment",
     "InvalidCall",
     "InvalidDeclaration",
@@ -178,6 +179,10 @@ class SessionExists(DspexError, code="SESSION_EXISTS"):
 
 class StoreUnavailable(DspexError, code="STORE_UNAVAILABLE"):
     """The store cannot be reached, opened or written right now."""
+
+
+class DurabilityUnknown(StoreUnavailable, code="DURABILITY_UNKNOWN"):
+    """The commit was made, and is not known to be as durable as its store promises."""
 
 
 class SessionMoving(StoreUnavailable, code="SESSION_MOVING"):

@@ -39,11 +39,12 @@ def together():
     """Run functions at the same moment, one thread each; give what they return, raise what they raise."""
 
     def run(*functions, deadline=55.0):
-        barrier = threading.Barrier(len(functions))
+        barrier, begun = threading.Barrier(len(functions)), threading.Semaphore(0)
         results = [None] * len(functions)
         raised = []
 
         def work(index, function):
+            begun.release()
             try:
                 barrier.wait()
                 results[index] = function()
@@ -53,6 +54,7 @@ def together():
         threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in enumerate(functions)]
         for thread in threads:
             thread.start()
+            begun.acquire()  # CPython 3.11 cannot begin to trace two threads at once
         end = time.monotonic() + deadline
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))

@@ -435,10 +435,9 @@ class BasePool(Scheduler):
     def serves(self, name: str) -> str:
         """*name*, if it is that of a program that this pool runs; else raise `UnknownProgram`."""
         if name not in self.programs:
+            known, near = errors.listed(self.programs), errors.did_you_mean(name, list(self.programs))
             raise errors.UnknownProgram(
-                f"this pool serves {errors.listed(self.programs)}, but not {errors.shown(name, 200)}."
-                f"{errors.did_you_mean(name, list(self.programs))}",
-                program=name,
+                f"this pool does not serve {errors.shown(name, 200)}; it serves {known}.{near}", program=name
             )
         return name
 

@@ -36,8 +36,8 @@ class Address:
     A server, and how this client wants to be with it. Two stores with equal addresses share a connection.
     """
 
-    target: str
-    """For grpc."""
+    targets: tuple[str, ...]
+    """For grpc: servers of one store, each of which will do."""
     shown: str
     """For people: without secrets."""
     token: str | None = attrs.field(default=None, repr=False)
@@ -72,7 +72,7 @@ class Address:
                     f"one of {errors.listed(PARAMETERS)}{errors.did_you_mean(name, PARAMETERS)}",
                     errors.shown(name, 60),
                 ).at("a parameter of the store's URL")
-        target, local = _target(url)
+        targets, local = _targets(url)
         if ca is None and "ca" in given:
             ca = given["ca"]
         if token is None and "token-file" in given:
@@ -86,7 +86,7 @@ class Address:
         if max_staleness is None:
             max_staleness = _seconds("max-staleness", given.get("max-staleness", "30"))
         return cls(
-            target,
+            targets,
             f"{parts.scheme}://{parts.netloc}{parts.path}",
             token,
             tls,
@@ -95,11 +95,12 @@ class Address:
             made,
         )
 
-    def channel(self) -> grpc.Channel:
-        """A new connection."""
+    def channel(self, attempt: int = 0) -> grpc.Channel:
+        """A new connection; each attempt is made with the next server."""
+        target = self.targets[attempt % len(self.targets)]
         if self.tls:
-            return grpc.secure_channel(self.target, grpc.ssl_channel_credentials(self.ca), options=OPTIONS)
-        return grpc.insecure_channel(self.target, options=OPTIONS)
+            return grpc.secure_channel(target, grpc.ssl_channel_credentials(self.ca), options=OPTIONS)
+        return grpc.insecure_channel(target, options=OPTIONS)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -107,19 +108,29 @@ class Address:
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
 
-def _target(url: str) -> tuple[str, bool]:
-    """The target for grpc, and whether what is sent there stays on this machine."""
+def _targets(url: str) -> tuple[tuple[str, ...], bool]:
+    """The targets for grpc, and whether what is sent there stays on this machine."""
     parts = urlsplit(url)
-    if parts.scheme == "grpc+unix" and not parts.netloc and len(parts.path) > 1:
-        return f"unix:{parts.path}", True
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if parts.scheme == "grpc" and host and port and not parts.path.strip("/") and "@" not in parts.netloc:
-        return f"{f'[{host}]' if ':' in host else host}:{port}", _loopback(host)
+    found, local = [], True
+    if parts.scheme == "grpc+unix" and not parts.netloc:
+        found = [f"unix:{path}" for path in parts.path.split(",") if path.startswith("/") and len(path) > 1]
+        if len(found) == len(parts.path.split(",")):
+            return tuple(found), True
+    elif parts.scheme == "grpc" and not parts.path.strip("/") and "@" not in parts.netloc:
+        for one in parts.netloc.split(","):
+            server = urlsplit(f"//{one}")
+            try:
+                host, port = server.hostname, server.port
+            except ValueError:
+                host = port = None
+            if not host or not port:
+                break
+            found.append(f"{f'[{host}]' if ':' in host else host}:{port}")
+            local = local and _loopback(host)
+        else:
+            return tuple(found), local
     raise errors.InvalidValue.expecting(
-        "grpc://host:port or grpc+unix:///path",
+        "grpc://host:port, with more of them after commas, or grpc+unix:///path",
         errors.shown(f"{parts.scheme}://{parts.netloc}{parts.path}", 80),
     ).at("the URL of a gRPC store")
 

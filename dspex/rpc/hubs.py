@@ -68,6 +68,7 @@ class Hub:
         "channel",
         "commits",
         "ended",
+        "epoch",
         "ledger",
         "links",
         "ops",
@@ -90,6 +91,7 @@ class Hub:
         self.ring: deque[Told] | None = None
         """The newest commits, without a gap, as long as somebody may have to be told."""
         self.rev = ledger.rev
+        self.epoch = ledger.epoch
         self.commits: Bucket | None = None
         """The bucket of its commits, made with the first one."""
         self.ops: dict[str, int] | None = None
@@ -124,7 +126,11 @@ class Hub:
                 self._noted.put(Told(at, tuple(commit)))
 
     def lost(self, rev: int, names: Collection[str]) -> None:
-        """The gap is seen by its revision when it is told."""
+        """A gap is seen by its revision when it is told; in another history all streams begin again."""
+        if self.ledger.epoch != self.epoch:
+            self.epoch = ""
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._restart)
 
     def drain(self) -> None:
         """Tell what was noted, in the thread of the loop."""
@@ -154,6 +160,7 @@ class Hub:
         if not self._subscribed:
             self._subscribed = True
             self.ledger.subscribe(self)
+            self._begin()
             self.rev = max(self.rev, self.ledger.rev)
             self.schema = self.ledger.schema
         if outbox not in self.links:
@@ -167,6 +174,19 @@ class Hub:
             self._subscribed = False
             self.ledger.unsubscribe(self)
             self._forget()
+
+    def _begin(self) -> None:
+        """Be in the history in which the ledger is."""
+        if self.epoch != self.ledger.epoch:
+            self.epoch, self.rev = self.ledger.epoch, self.ledger.rev
+            self._bookmark = None
+            self._forget()
+
+    def _restart(self) -> None:
+        """End all streams: their clients come again, with a revision that is none of this history."""
+        self._begin()
+        for link in list(self.links):
+            link.stop()
 
     def close(self) -> None:
         """Give the ledger back."""
@@ -198,6 +218,8 @@ class Hub:
     def pump(self) -> None:
         """Take what was noted and tell the streams that they are behind."""
         self._scheduled = False
+        if not self.epoch:
+            return  # nothing of the other history, until all streams begin again
         noted, ring = self._noted, self.ring
         rev = self.rev
         if self.ledger.schema is not self.schema:

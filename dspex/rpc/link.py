@@ -57,6 +57,8 @@ class Link(Incoming):
         self._channel: grpc.Channel | None = None
         self._ids = count(1)
         self._attempts = 0
+        self._server = 0
+        """Which of the servers is asked."""
         self._due = 0.0
         """When the next attempt to connect may be made."""
         self._connected = 0.0
@@ -191,7 +193,7 @@ class Link(Incoming):
         self.hello = next(self._ids)
         hello = pb.Call(id=self.hello, hello=pb.Hello(protocol=1, client=f"dspex[{os.getpid()}]"))
         outgoing.put(pb.Up(calls=[hello]).SerializeToString())
-        channel = self.address.channel()
+        channel = self.address.channel(self._server)
         call: Any = channel.stream_stream(f"/{SERVICE}/Link")
         stream = call(outgoing, metadata=self.address.metadata)
         with self.changed:
@@ -215,6 +217,7 @@ class Link(Incoming):
             low, high = self.address.timers.backoff
             pause = _chance.uniform(0, min(high, low * 2**self._attempts))  # so that not all come at once
             self._attempts = min(self._attempts + 1, 30)
+            self._server += 1
             self._due = now + pause
             self.channels.clear()
             self.opening.clear()

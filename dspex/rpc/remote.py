@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Never
+from typing import Any
 
 from dspex import errors, wire
 from dspex.changes import Change
-from dspex.commits import Commit, Receipt, Schema, Write
+from dspex.commits import Commit, Receipt, Schema
 from dspex.records import Record, Revision, Snapshot, check_name, frozen_metadata
 from dspex.rpc import messages, requests
 from dspex.rpc.extra import pb
 from dspex.rpc.holds import RemoteHold, exported
 from dspex.rpc.replica import Replica
-from dspex.stores import base, refusals
+from dspex.stores import refusals
 from dspex.stores.export import Export
 
 __all__ = ["RemoteLedger"]
@@ -38,9 +38,8 @@ class RemoteLedger(Replica):
             kind = self.schema.kinds[name]
             stored = kind.check(value)
         except (KeyError, TypeError, errors.InvalidValue, errors.LimitExceeded) as error:
-            self._refuse(name, error)
-        if expect is not None:
-            self._check_expect(name, expect)
+            self.refuse(name, error)
+        self.check_expect(name, expect)
         if metadata is not None:
             metadata = frozen_metadata(metadata)
         if self._error is not None:
@@ -53,31 +52,19 @@ class RemoteLedger(Replica):
         receipt: Receipt = link.commit(
             number, frame, self, op=op, own=((name, stored, source),), metadata=metadata
         )
-        sink = self._sink
-        if sink is not None and sink.queue:
-            sink.drain()
+        self.drain()
         return receipt.changes[0]
 
     def commit(self, commit: Commit) -> Receipt:
-        if len(commit.writes) > base.BATCH:
-            raise refusals.too_many_writes(self.id, len(commit.writes), base.BATCH)
-        declare = requests.as_declared(commit.declare, self.schema)
+        declare = self.schema.undeclared(commit.declare)
         if commit.declare:
             self.schema.extended(declare)  # refuses what does not agree
             self.prefer(commit.declare)
         if not declare and commit == Commit(declare=commit.declare, source=commit.source, token=commit.token):
-            self._check_alive()
+            self.check_alive()
             return Receipt(self.epoch, self.rev)
         kinds = {**self.schema.kinds, **{one.name: one.kind for one in declare}}
-        writes: dict[str, Write] = {}
-        for write in commit.writes:
-            try:
-                stored = kinds[write.name].check(write.value)
-            except (KeyError, TypeError, errors.InvalidValue, errors.LimitExceeded) as error:
-                self._refuse(write.name, error)
-            if write.expect is not None:
-                self._check_expect(write.name, write.expect)
-            writes[write.name] = Write(write.name, stored, write.expect, write.source)
+        writes = self.checked(commit, declare)
         if commit.tag is not None:
             check_name(commit.tag)
         for name in () if commit.claim is None else commit.claim.names:
@@ -90,43 +77,30 @@ class RemoteLedger(Replica):
             op=commit.op or self._link.op(),
         )
         own = tuple((write.name, write.value, write.source or commit.source) for write in writes.values())
-        self._check_alive()
+        self.check_alive()
         link = self._link
         number = link.next_id()
         request = requests.commit_request(self.id, sent, kinds)
         frame = pb.Up(calls=[pb.Call(id=number, commit=request)]).SerializeToString()
         receipt: Receipt = link.commit(number, frame, self, op=request.op, own=own, metadata=metadata)
-        sink = self._sink
-        if sink is not None and sink.queue:
-            sink.drain()
+        self.drain()
         if declare:
             self.prefer(commit.declare)
         return receipt
-
-    def _refuse(self, name: str, error: Exception) -> Never:
-        if not isinstance(error, errors.DspexError):
-            self._check_alive()
-        raise refusals.refused(self.id, name, error, self.schema.kinds) from None
 
     def _check_text(self, name: Any) -> None:
         if not _text(name):
             raise errors.unknown_variable(f"session '{self.id}'", name, self.schema.kinds)
 
-    def _check_expect(self, name: str, expect: int) -> None:
-        # No version is anything else, and no message has room for it.
-        if type(expect) is not int or not 0 <= expect < 2**63:
-            self._check_alive()
-            raise refusals.version_conflict(self.id, name, self.live[name].version, expect)
-
     # ---- the other verbs ---------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Return when this copy has all that was committed before the call."""
-        self._check_alive()
+        self.check_alive()
         try:
             self._link.ping(self.id)
         except errors.UnknownSession:  # deleted since
-            self._check_alive()
+            self.check_alive()
             raise
 
     def snapshot(self, tag: str | None = None) -> Snapshot:
@@ -152,7 +126,7 @@ class RemoteLedger(Replica):
         return Snapshot(self.id, Revision(epoch, rev), records)
 
     def history(self, name: str | None = None, since: int | None = None) -> Sequence[Change]:
-        self._check_alive()
+        self.check_alive()
         if name is not None:
             self._check_text(name)
         replies = self._link.ask("history", pb.HistoryRequest(session=self.id, name=name, since=since))
@@ -161,18 +135,18 @@ class RemoteLedger(Replica):
 
     @property
     def tags(self) -> Mapping[str, Revision]:
-        self._check_alive()
+        self.check_alive()
         # One name, which may be none of the session's, keeps the answer small.
         names = list(self.live)[:1]
         replies = self._link.ask("snapshot", pb.SnapshotRequest(session=self.id, names=names))
         return {label: Revision(at.epoch, at.rev) for label, at in sorted(replies[0].tags.items())}
 
     def export(self) -> Export:
-        self._check_alive()
+        self.check_alive()
         return exported(self._link, self)
 
     def hold(self) -> RemoteHold:
-        self._check_alive()
+        self.check_alive()
         return RemoteHold(self._link, self.id).taken(self)
 
     def close(self) -> None:

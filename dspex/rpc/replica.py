@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from dspex import errors
 from dspex.changes import Change
-from dspex.commits import Declaration, Receipt, Schema
-from dspex.locks import ForkSafeLock
-from dspex.records import Record
+from dspex.commits import Receipt
 from dspex.rpc import messages, requests
 from dspex.rpc.extra import pb
-from dspex.stores.base import Ended, Ledger, Sink, join, leave
+from dspex.stores import replica
 
 if TYPE_CHECKING:
     from dspex.rpc.link import Link
@@ -22,24 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Replica"]
 
 
-_rev_of = attrgetter("rev")
-
-
-class _Guarded(dict[str, Record]):
-    """The records of a session that has no contact: any look at them runs *look* first."""
-
-    __slots__ = ("_look",)
-
-    def __init__(self, records: Mapping[str, Record], look: Callable[[], None]) -> None:
-        super().__init__(records)
-        self._look = look
-
-    def __getitem__(self, name: str) -> Record:
-        self._look()
-        return super().__getitem__(name)
-
-
-class Replica(Ledger):
+class Replica(replica.Replica):
     """
     The copy of one session, read without asking anybody.
 
@@ -47,47 +26,14 @@ class Replica(Ledger):
     whoever waits for the commit, or runs them when nobody does.
     """
 
-    blocking: ClassVar[bool] = True
-
-    __slots__ = (
-        "_error",
-        "_link",
-        "_lock",
-        "_parts",
-        "_sink",
-        "channel",
-        "create",
-        "epoch",
-        "handles",
-        "id",
-        "live",
-        "records",
-        "rev",
-        "rules",
-        "schema",
-        "store",
-    )
-
-    records: Mapping[str, Record]
+    __slots__ = ("_link", "_parts", "channel", "create")
 
     def __init__(self, link: Link, store: Any, session_id: str, *, create: bool) -> None:
+        super().__init__(store, session_id)
         self._link = link
-        self._lock = ForkSafeLock()
-        self._sink: Sink | None = None
         self._parts: list[Any] = []
-        self._error: errors.DspexError | None = None
-        self.id = session_id
-        self.store = store
         self.create = create
-        self.handles = 0
         self.channel = 0
-        self.epoch = ""
-        self.rev = 0
-        self.rules = ()
-        self.schema = Schema({})
-        self.live: dict[str, Record] = {}
-        """The copy, whatever stands before it in `records`."""
-        self.records = self.live
 
     # ---- state -------------------------------------------------------------------------------------
 
@@ -99,60 +45,6 @@ class Replica(Ledger):
     def age(self) -> float:
         """Seconds since the server was heard."""
         return self._link.age()
-
-    def guard(self, look: Callable[[], None] | None) -> None:
-        """Let *look* stand before the records, or nothing again."""
-        with self._lock:
-            if not isinstance(self.records, Ended):
-                self.records = self.live if look is None else _Guarded(self.live, look)
-
-    def _check_alive(self) -> None:
-        if self._error is not None:
-            raise self._ended()
-
-    def _ended(self) -> Any:
-        error = self._error
-        assert error is not None
-        return type(error)(error.message, **error.facts)
-
-    def subscribe(self, sink: Sink) -> bool:
-        with self._lock:
-            before, self._sink = self._sink, join(self._sink, sink)
-            return self._sink is not before
-
-    def unsubscribe(self, sink: Sink) -> None:
-        with self._lock:
-            self._sink = leave(self._sink, sink)
-
-    def prefer(self, declared: Iterable[Declaration]) -> None:
-        """
-        Hold values as the kinds of *declared* do, which may know the class that a description only names.
-        """
-        with self._lock:
-            known = self.schema.declarations
-            better = {
-                one.name: one for one in declared if one.name in known and known[one.name].kind != one.kind
-            }
-            if not better:
-                return
-            records = dict(self.live)
-            for name, one in better.items():
-                old, record = known[name].kind, records[name]
-                value = one.kind.load(old.dump(record.value))
-                before = record.old if isinstance(record, Change) else None
-                records[name] = Change(
-                    name,
-                    value,
-                    record.version,
-                    record.rev,
-                    record.epoch,
-                    record.source,
-                    record.metadata,
-                    record.time,
-                    None if before is None else one.kind.load(old.dump(before)),
-                )
-            self.schema = Schema({**known, **better})
-            self.live.update(records)
 
     # ---- what the server says; in the thread that reads --------------------------------------------
 
@@ -169,35 +61,12 @@ class Replica(Ledger):
                 return True
             kinds, epoch = self.schema.kinds, message.epoch
             told = (record for part in parts for record in part.records)
-            if not self.epoch:
-                found = {one.name: messages.change_of(kinds, epoch, one) for one in told}
-                self.live.update({**self.schema.initial, **found})
-                self.epoch, self.rev = epoch, message.rev
+            found = {one.name: messages.change_of(kinds, epoch, one) for one in told}
+            if self.epoch:
+                self.jump(epoch, message.rev, found)
             else:
-                self._reset(epoch, message.rev, {one.name: one for one in told})
+                self.begin(epoch, message.rev, found)
         return True
-
-    def _reset(self, epoch: str, rev: int, told: Mapping[str, pb.Change]) -> None:
-        """Go to what the server has now; of what is between nothing is known but the newest of each name."""
-        kinds, live, initial = self.schema.kinds, self.live, self.schema.initial
-        same = epoch == self.epoch
-        changes = []
-        for name in kinds:
-            last = live.get(name) or initial[name]
-            message = told.get(name)
-            if message is None:
-                if not same and last.version:
-                    first = initial[name]
-                    changes.append(
-                        Change(name, first.value, 0, rev, epoch, None, None, first.time, last.value)
-                    )
-            elif not same or message.version > last.version:
-                changes.append(messages.change_of(kinds, epoch, message, last.value))
-            else:
-                continue
-        changes.sort(key=_rev_of)
-        before, self.epoch = self.rev, epoch
-        self._apply(changes, rev, jump=not same or rev > before + 1)
 
     def event(self, message: pb.Event) -> bool | None:
         """Apply a commit of somebody else; whether there are callbacks to run, None if some are missing."""
@@ -221,22 +90,12 @@ class Replica(Ledger):
             for one in told:
                 last = live.get(one.name)
                 changes.append(messages.change_of(kinds, epoch, one, None if last is None else last.value))
-            self._apply(changes, rev, jump=rev > prev + 1 and message.coalesced)
-            sink = self._sink
+            if self._sink is not None and message.coalesced and rev > prev + 1:
+                self._sink.lost(rev, {change.name for change in changes})
+            self.advance(changes, rev)
         finally:
             lock.release()
-        return sink is not None and bool(sink.queue)
-
-    def _apply(self, changes: Sequence[Change], rev: int, *, jump: bool = False) -> None:
-        live = self.live
-        for change in changes:
-            live[change.name] = change
-        self.rev = rev
-        sink = self._sink
-        if sink is not None:
-            if jump:
-                sink.lost(rev, {change.name for change in changes})
-            sink.apply(changes)
+        return self.told
 
     def committed(self, pending: Pending, replies: Sequence[pb.CommitReply]) -> Receipt | None:
         """What a commit of this process did; None if what was between is missing."""
@@ -258,7 +117,7 @@ class Replica(Ledger):
                 own.append(
                     Change(name, stored, last.version + 1, rev, epoch, source, metadata, time, last.value)
                 )
-            self._apply(own, rev)
+            self.advance(own, rev)
         finally:
             lock.release()
         return Receipt(epoch, rev, tuple(own))
@@ -269,15 +128,7 @@ class Replica(Ledger):
             self._declare(message.declarations)
 
     def _declare(self, declarations: Iterable[bytes]) -> None:
-        new = requests.as_declared(map(requests.told_declaration, declarations), self.schema)
-        if not new:
-            return
-        schema = self.schema.extended(new)
-        for one in new:  # first, so that no name is known that has no record
-            self.live.setdefault(one.name, schema.initial[one.name])
-        if isinstance(self.records, _Guarded):
-            self.records.update(self.live)
-        self.schema = schema
+        self.adopt(map(requests.told_declaration, declarations))
 
     def agrees(self, message: pb.Bookmark) -> bool:
         """Whether this copy is what the server has at that revision."""
@@ -288,20 +139,3 @@ class Replica(Ledger):
         with self._lock:
             records = list(self.live.values())
         return messages.digest(records) == message.digest
-
-    def end(self, error: errors.DspexError) -> None:
-        """Nothing comes any more, because of *error*."""
-        with self._lock:
-            if self._error is not None:
-                return
-            self._error = error
-            self.records = Ended(self._ended)
-            sink = self._sink
-        if sink is not None:
-            sink.end()
-
-    def drain(self) -> None:
-        """Run the callbacks."""
-        sink = self._sink
-        if sink is not None and sink.queue:
-            sink.drain()

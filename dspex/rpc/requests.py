@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,7 +19,6 @@ from dspex.rpc.messages import declarations
 from dspex.rpc.patterns import check_patterns
 
 __all__ = [
-    "as_declared",
     "check_words",
     "commit_of",
     "commit_request",
@@ -117,20 +116,6 @@ def _unsendable(error: Exception) -> errors.DspexError:
     return errors.InvalidValue.expecting(f"what can be sent: {error}", "a commit").at("commit")
 
 
-def as_declared(declared: Iterable[Declaration], schema: Schema) -> tuple[Declaration, ...]:
-    """
-    Those of *declared* that *schema* does not have.
-
-    The class of a struct does not travel, so one of two declarations that agree may know more than the other.
-    """
-    new = []
-    for one in declared:
-        known = schema.declarations.get(one.name)
-        if known is None or (known.kind != one.kind and known.kind.describe() != one.kind.describe()):
-            new.append(one)
-    return tuple(new)
-
-
 # ---- to a server ---------------------------------------------------------------------------------------
 
 
@@ -181,7 +166,7 @@ def commit_of(request: pb.CommitRequest, schema: Schema) -> Commit:
     declare: tuple[Declaration, ...] = ()
     kinds = schema.kinds
     if request.declare:
-        declare = as_declared(map(declaration_of, request.declare), schema)
+        declare = schema.undeclared(map(declaration_of, request.declare))
         kinds = {**kinds, **{one.name: one.kind for one in declare}}
     writes = tuple(
         Write(

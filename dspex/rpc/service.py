@@ -207,6 +207,8 @@ class Service:
 
     async def _resumable(self, hub: Hub, resume: pb.Revision) -> pb.Start:
         ledger = hub.ledger
+        if resume.epoch == ledger.epoch and resume.rev > ledger.rev:
+            await self._snapshot(hub)  # told by another node, which heard of it before this one
         if resume.epoch != ledger.epoch or resume.rev > ledger.rev:
             return pb.START_OTHER_EPOCH
         if resume.rev < ledger.rev:

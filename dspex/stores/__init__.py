@@ -15,6 +15,24 @@ __all__ = ["SCHEMES", "Ledger", "MemoryLedger", "MemoryStore", "Store", "open_st
 SCHEMES = {
     "memory": "dspex.stores.memory:MemoryStore",
     "sqlite": "dspex.stores.sqlite:SqliteStore",
+    **dict.fromkeys(
+        (
+            "redis",
+            "rediss",
+            "redis+unix",
+            "redis+sentinel",
+            "rediss+sentinel",
+            "redis+cluster",
+            "rediss+cluster",
+            "valkey",
+            "valkeys",
+            "valkey+unix",
+            "valkey+sentinel",
+            "valkey+cluster",
+        ),
+        "dspex.stores.redis:RedisStore",
+    ),
+    "valkey+embedded": "dspex.stores.redis_embedded:EmbeddedStore",
     "grpc": "dspex.rpc.client:RemoteStore",
     "grpc+unix": "dspex.rpc.client:RemoteStore",
 }

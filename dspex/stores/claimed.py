@@ -56,12 +56,7 @@ class Claims(dict[str, tuple[Held, ...]]):
         for name in request.names:
             others = [held for held in self.get(name, ()) if held.token != request.token]
             if len(others) >= NESTING:
-                raise errors.LimitExceeded(
-                    f"claims on '{name}' in session '{session}' are nested {NESTING} deep: is this a loop?",
-                    name=name,
-                    session=session,
-                    limit=NESTING,
-                )
+                raise refusals.nested(session, name, NESTING)
 
     def take(self, request: ClaimRequest) -> None:
         """Let *request* hold its names from now on."""

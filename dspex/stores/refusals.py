@@ -14,6 +14,7 @@ __all__ = [
     "forgotten",
     "moved",
     "moving",
+    "nested",
     "not_held",
     "refused",
     "too_many_names",
@@ -46,6 +47,16 @@ def moving(session: str) -> errors.SessionMoving:
     """The session takes no commits for a moment."""
     return errors.SessionMoving(
         f"session '{session}' is on its way to another store. Try again in a moment.", session=session
+    )
+
+
+def nested(session: str, name: str, limit: int) -> errors.LimitExceeded:
+    """Claims on *name* are in each other too deep."""
+    return errors.LimitExceeded(
+        f"claims on '{name}' in session '{session}' are nested {limit} deep: is this a loop?",
+        name=name,
+        session=session,
+        limit=limit,
     )
 
 

@@ -261,9 +261,10 @@ class CommitContract:
         for name in ("a", "b"):
             mine.register(name, Integer(), initial=0)
         claim = mine.claim(["a"], owner="tuner", ttl=600)
-        with pytest.raises(errors.Claimed) as caught:
-            other.update({"a": 1, "b": 1})
-        assert caught.value.facts["owner"] == "tuner"
+        for setting in (partial(other.set, "a", 1), partial(other.update, {"a": 1, "b": 1})):
+            with pytest.raises(errors.Claimed) as caught:
+                setting()
+            assert caught.value.facts["owner"] == "tuner"
         claim.set("a", 2)
         other.set("b", 3)
         assert (other.get("a"), mine.get("b")) == (2, 3)

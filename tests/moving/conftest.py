@@ -10,6 +10,7 @@ from dspex import Session
 
 sys.path.insert(0, str(Path(__file__).parent))  # for moving_tools
 sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))  # for sqlite_tools
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))  # for redis_servers
 from moving_tools import KINDS, Places
 
 

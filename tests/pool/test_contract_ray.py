@@ -5,13 +5,14 @@ import pytest
 pytest.importorskip("ray")
 pytest.importorskip("grpc")
 
-import ray
-
 from dspex.pool import RayPool
 from dspex.testing import PoolContract
 from dspex.testing.pool_programs import ALL
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves files open
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files open
+]
 
 
 class TestRay(PoolContract):
@@ -34,13 +35,6 @@ class TestRay(PoolContract):
     @pytest.fixture
     def one(self, shared):
         return shared
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,27 @@ def test_an_event_that_comes_again_changes_nothing():
     assert copy.records["n"].value == 3
 
 
+def test_an_event_for_several_commits_says_which_names_it_tells_the_newest_of():
+    copy, event = _copy()
+    told = []
+
+    class Listening:
+        queue = False
+
+        def apply(self, changes):
+            told.append([change.rev for change in changes])
+
+        def lost(self, rev, names):
+            told.append((rev, names))
+
+    assert copy.subscribe(Listening())
+    together = event(6, prev=3)
+    together.coalesced = True
+    copy.event(together)
+    copy.event(event(7, prev=6))
+    assert told == [(6, {"n"}), [6], [7]]
+
+
 def test_an_event_after_a_gap_is_not_applied():
     copy, event = _copy()
     assert copy.event(event(6, prev=5)) is None

