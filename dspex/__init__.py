@@ -64,11 +64,11 @@ from dspex.rules import rule
 from dspex.runs import Run
 from dspex.session import Session
 from dspex.stores import open_store
-from dspex.tools import Tool, tool
 from dspex.variables import Variable, defvariable
 
 if TYPE_CHECKING:
     from dspex.rollouts import Guard, Rollout
+    from dspex.tools import Tool, tool
 
 __all__ = [
     "Batch",
@@ -143,4 +143,4 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-__getattr__ = later(__name__, {"Guard": "rollouts", "Rollout": "rollouts"})
+__getattr__ = later(__name__, {"Guard": "rollouts", "Rollout": "rollouts", "Tool": "tools", "tool": "tools"})

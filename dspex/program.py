@@ -25,8 +25,10 @@ from dspex.rules import Rule, abide
 from dspex.runnable import Runnable
 from dspex.searchable import Searchable
 from dspex.session import Session
-from dspex.tools import Tools, tools_of
 from dspex.variables import Variable
+
+if TYPE_CHECKING:
+    from dspex.tools import Tools
 
 __all__ = ["Program", "ProgramType", "defprogram"]
 
@@ -173,6 +175,8 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
     @property
     def tools(self) -> Tools:
         """What this program may call back, by name; see `dspex.tool`."""
+        from dspex.tools import tools_of
+
         return tools_of(self.session)
 
     def _read(self, variable: Variable[Any]) -> Any:

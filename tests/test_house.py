@@ -36,7 +36,8 @@ threads = threading.active_count()
 import dspex
 
 heavy = {"dspy", "grpc", "redis", "ray", "optuna", "numpy", "asyncio", "litellm", "rich", "logging", "typer"}
-heavy |= {"dspex.modules.predictors", "dspex.rollouts", "dspex.rpc", "dspex.spaces", "dspex.stores.pieces"}
+rooms = ("modules.predictors", "rollouts", "rpc", "spaces", "stores.export", "tools")
+heavy |= {f"dspex.{room}" for room in rooms}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert threading.active_count() == threads
 for event, args in list(events):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from dspex import errors
 from dspex.locks import ForkSafeLock
 from dspex.records import SessionInfo
 from dspex.stores import refusals
 from dspex.stores.base import Store, check_session_id
-from dspex.stores.export import Export
 from dspex.stores.ledger import MemoryLedger
 from dspex.stores.movable import MemoryHold, fill
+
+if TYPE_CHECKING:
+    from dspex.stores.export import Export
 
 __all__ = ["MemoryStore"]
 

@@ -11,11 +11,11 @@ from dspex import errors
 from dspex.stores import refusals
 from dspex.stores.base import Ended, Hold, Ledger, Sink
 from dspex.stores.claimed import OnHold
-from dspex.stores.export import Export, in_epoch, tag_of
 from dspex.stores.log import Log
 
 if TYPE_CHECKING:
     from dspex.locks import ForkSafeLock
+    from dspex.stores.export import Export
 
 __all__ = ["MemoryHold", "Movable", "fill"]
 
@@ -41,6 +41,8 @@ class Movable(Ledger):
             return self._exported(self.store.created(self.id) if self.store is not None else time.time())
 
     def _exported(self, created: float) -> Export:
+        from dspex.stores.export import Export, in_epoch, tag_of
+
         epoch, rare, log = self.epoch, self._rare, self._history()
         records = self.snapshot()._records
         return Export(
@@ -117,6 +119,8 @@ class MemoryHold(Hold):
 
 def fill(ledger: Any, export: Export) -> None:
     """Put what *export* has into a new ledger in memory that has its schema and its epoch."""
+    from dspex.stores.export import tag_of
+
     ledger.rev = export.revision.rev
     if ledger.rev:
         ledger.records = {**ledger.schema.initial, **export.records}
