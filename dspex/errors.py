@@ -91,7 +91,7 @@ class InvalidAssignment(DspexError, AttributeError, code="INVALID_ASSIGNMENT"):
 
 
 class InvalidCall(DspexError, TypeError, code="INVALID_CALL"):
-    """A program or a module is called with what it does not take, or without what it needs."""
+    """A program, a module or a verb is called with what it does not take, or without what it needs."""
 
 
 class InvalidDeclaration(DspexError, ValueError, code="INVALID_DECLARATION"):

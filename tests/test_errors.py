@@ -225,12 +225,12 @@ ROWS = [
     ),
     row(
         "a store of an unknown scheme",
-        lambda _: open_store("rediss://host"),
+        lambda _: open_store("riak://host"),
         StoreUnavailable,
-        "no store has the scheme of 'rediss://host'; known are "
+        "no store has the scheme of 'riak://host'; known are "
         + ", ".join(f"{one}://" for one in SCHEMES)
         + ".",
-        url="rediss://host",
+        url="riak://host",
     ),
     row(
         "a session id that is none",

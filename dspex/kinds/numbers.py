@@ -121,7 +121,7 @@ class Float(_Number[float], name="float"):
     """Values are whole numbers of steps above min, or above 0, to about nine digits; none is rounded."""
 
     log: bool = field(default=False, validator=[flag, _above_zero_for_log])
-    """A hint to whoever searches: magnitudes matter. Needs a min above 0."""
+    """A hint to whoever searches: magnitudes matter. Needs a min above 0 and no step."""
 
     allow_nan: bool = field(default=False, validator=flag)
     """Whether NaN and the infinities are values."""
@@ -188,7 +188,7 @@ class Integer(_Number[int], name="integer"):
     """Values are whole numbers of steps above min, or above 0."""
 
     log: bool = field(default=False, validator=[flag, _above_zero_for_log])
-    """A hint to whoever searches: magnitudes matter. Needs a min above 0."""
+    """A hint to whoever searches: magnitudes matter. Needs a min above 0 and no step."""
 
     _low: float = field(default=Factory(_lowest_int, takes_self=True), init=False, eq=False)
     _high: int = field(default=Factory(_highest_int, takes_self=True), init=False, eq=False)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 
-from dspex import errors, telemetry, wire
+from dspex import deadlines, errors, telemetry, wire
 from dspex.pool.base import BasePool
 from dspex.pool.calls import AsyncStream, Call
 from dspex.pool.failures import pack_failure, unpack_failure
@@ -255,6 +255,8 @@ class RemotePrograms:
     ) -> tuple[bytes, Values]:
         from dspex.pool.programs import name_of
 
+        if how["seconds"] is not None:
+            deadlines.check_seconds(how["seconds"], "timeout")
         values = DESCRIBED if isinstance(program, str) else values_of(program)
         packed = values.pack([list(inputs), dict(named)], "inputs")
         request = pb.RunRequest(program=name_of(program), inputs=packed, **how)

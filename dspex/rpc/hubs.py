@@ -97,7 +97,7 @@ class Hub:
         self.ops: dict[str, int] | None = None
         """Of the newest commits, by their names, the revision; less than 0 where nothing was changed."""
         self.sizes: dict[str, int] | None = None
-        """Bytes of those values that are large, by name."""
+        """Bytes of those values and declarations that are large, by name."""
         self._size = 0
         """Bytes of the frames in `ring`, the newest aside."""
         self._bookmark: tuple[int, bytes] | None = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from dspex import errors, telemetry
+from dspex import errors, telemetry, wire
 from dspex.commits import Receipt, Schema
 from dspex.records import Record, Snapshot
 from dspex.rpc import messages, requests
@@ -41,6 +41,9 @@ RULES: Mapping[str, str] = MappingProxyType(
 
 LARGE = 4 * 1024
 """Bytes from which on a value is counted."""
+
+DECLARED = ":"
+"""Before a name, which never begins so: what its declaration takes, for good, beside what its value does."""
 
 OPS = 10_000
 """Names of commits that a session in memory remembers."""
@@ -133,7 +136,7 @@ class Service:
     async def _open(self, session: str, *, create: bool) -> Hub:
         ledger = await self._run(self._blocks, partial(self.store.open, session, create=create))
         hub = Hub(session, next(self._channels), ledger, self.loop)
-        if sizes := _sizes(ledger.schema, ledger.records):
+        if sizes := _sizes(ledger.schema, ledger.records, ledger.schema.declarations):
             hub.sizes = sizes
             self._bytes += sum(sizes.values())
         self.hubs[session] = hub
@@ -242,7 +245,7 @@ class Service:
 
     def check_fits(self, session: str, export: Export) -> None:
         """Refuse a session whose values are larger than one may be, or than there is room."""
-        size = sum(_sizes(export.schema, export.records).values())
+        size = sum(_sizes(export.schema, export.records, export.schema.declarations).values())
         self._check_bytes(session, size, size)
 
     def _check_bytes(self, session: str, size: int, more: int) -> None:
@@ -277,10 +280,10 @@ class Service:
         asked = {}
         for data in request.declare:
             if len(data) >= LARGE and (name := requests.declaration_of(data).name) not in kinds:
-                asked[name] = len(data)
+                asked[DECLARED + name] = len(data)
         for write in request.writes:
             if len(write.value) >= LARGE or write.name in sizes:
-                asked[write.name] = max(len(write.value), asked.get(write.name, 0))
+                asked[write.name] = len(write.value)
         more = sum(size - sizes.get(name, 0) for name, size in asked.items())
         if more > 0:
             self._check_bytes(hub.session, sum(sizes.values()) + more, more)
@@ -295,11 +298,13 @@ class Service:
             return
         ledger = hub.ledger
         try:
-            kinds, now = ledger.schema.kinds, ledger.records
-            records = {name: now[name] for name in names if name in kinds}
+            schema, now = ledger.schema, ledger.records
+            known = schema.declarations
+            records = {name: now[name] for name in names if name in known}
+            declared = [name.removeprefix(DECLARED) for name in names if name.startswith(DECLARED)]
+            there = _sizes(schema, records, [name for name in declared if name in known])
         except errors.DspexError:  # it has ended, and everything that it has is about to be let go of
-            records = {}
-        there = _sizes(ledger.schema, records)
+            there = {}
         for name in names:
             self._bytes += there.get(name, 0) - sizes.pop(name, 0)
         sizes.update(there)
@@ -382,14 +387,17 @@ class Service:
         return iter((pb.DeleteReply(),))
 
 
-def _sizes(schema: Schema, records: Mapping[str, Record]) -> dict[str, int]:
-    if schema.fixed:
-        return {}
+def _sizes(schema: Schema, records: Mapping[str, Record], declared: Iterable[str]) -> dict[str, int]:
+    """What is large: of *records* the values that were set, and the declarations of the names *declared*."""
     kinds = schema.kinds
     found = {}
-    for name, record in records.items():
-        if not kinds[name].fixed and (size := kinds[name].size(record.value)) >= LARGE:
+    for name, record in () if schema.fixed else records.items():
+        kind = kinds[name]
+        if record.version and not kind.fixed and (size := kind.size(record.value)) >= LARGE:
             found[name] = size
+    for name in declared:
+        if (size := len(wire.pack_declaration(schema.declarations[name]))) >= LARGE:
+            found[DECLARED + name] = size
     return found
 
 

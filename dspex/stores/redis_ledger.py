@@ -200,7 +200,8 @@ class RedisLedger(RedisCopy):
             self.catch_up()
 
     def _tagged(self, tag: str) -> Snapshot:
-        reply = self._answered(TAGGED, tag.encode(errors="replace"))
+        asked = tag.encode(errors="replace") if isinstance(tag, str) else b""  # which is nobody's label
+        reply = self._answered(TAGGED, asked)
         if reply[0] == b"UNKNOWN":
             raise refusals.unknown_tag(self.id, tag, [one.decode() for one in reply[1]])
         _, epoch, at, declared, records = reply

@@ -305,6 +305,16 @@ class SessionContract:
         store.close()
         store.close()
 
+    def test_what_is_no_label_and_no_version_leads_nowhere(self, session: Session) -> None:
+        labels: tuple[Any, ...] = ("nope", [], 3)
+        for label in labels:
+            with pytest.raises(errors.UnknownRevision) as raised:
+                session.snapshot(label)
+            assert f"session 'contract' has no tag {label!r}." == str(raised.value)
+        version: Any = "1"
+        with pytest.raises(errors.InvalidValue, match=r"^version must be a version of 'a', an integer"):
+            session.rollback("a", version)
+
     # ---- what outlives the store object ------------------------------------------------------------
 
     def test_everything_is_there_after_opening_again(

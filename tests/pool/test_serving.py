@@ -108,6 +108,15 @@ def test_errors_come_to_the_client(served):
             assert raised.value.name == "temperature"
 
 
+@pytest.mark.parametrize("timeout", ["a", float("nan"), -1])
+def test_a_client_is_told_what_is_no_time_in_the_words_of_a_run_here(served, timeout):
+    with RemotePrograms(served()) as there:
+        for call in (there.run, lambda *args, **named: list(there.stream(*args, **named)), those.Echo.run):
+            with pytest.raises(InvalidValue) as refused:
+                call(those.Echo, timeout=timeout)
+            assert str(refused.value) == f"timeout must be 0 or more seconds (got {timeout!r})."
+
+
 def test_a_run_needs_the_right_to_set(served):
     may, token = new_token("prod-*=set,watch")
     reads, other = new_token("prod-*=read,watch")

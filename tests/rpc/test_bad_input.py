@@ -19,6 +19,7 @@ from hostile import IDS, NAMES
 from soak import LIMIT, often
 
 from dspex import Integer, LimitExceeded, Session, errors
+from dspex.rpc import requests as read
 from dspex.rpc import status
 from dspex.rpc._generated import dspex_pb2 as pb
 from dspex.rpc.extra import SERVICE
@@ -266,6 +267,16 @@ def test_a_field_that_a_server_does_not_know_is_refused_wherever_it_is(server, c
         list(stream)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert state(session) == before
+
+
+def test_a_claim_is_on_each_name_once_and_on_one_at_least(server, channel, demo):
+    session = demo(server.store)
+    asked = [pb.Claim(names=names, owner="me", token="t", ttl=5) for names in ([], ["n"] * 50_000)]
+    none, many = (pb.CommitRequest(session="demo", claim=claim) for claim in asked)
+    code, error = ask(channel, "Commit", none.SerializeToString())
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(error) == "names must be at least one name (got none) in session 'demo'."
+    assert read.commit_of(many, session.ledger.schema).claim.names == ("n",)
 
 
 def test_a_field_that_is_written_twice_is_no_unknown_one(server, channel, demo):

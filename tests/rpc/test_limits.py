@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from dspex import LimitExceeded, Session, Text, errors
+from dspex import Choice, LimitExceeded, Session, Text, errors
 from dspex.commits import Commit
 from dspex.rpc.limits import Limits
 
@@ -74,11 +74,28 @@ def test_what_is_refused_takes_no_room(serving, remote, tmp_path, kind):
         session.set("a", "x" * 12_000)
 
 
-def test_initial_values_take_room_too(serving, remote):
-    server = serving(limits=Limits(session_bytes=20_000, value_bytes=30_000, commits=1e6))
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_initial_values_take_room_too(serving, remote, tmp_path, kind):
+    url = {"memory": "memory://room", "sqlite": f"sqlite:///{tmp_path}/room.db"}[kind]
+    server = serving(url, limits=Limits(session_bytes=20_000, value_bytes=30_000, commits=1e6))
     with Session("one", store=remote(server.url)) as session:
         session.register("a", Text(), initial="x" * 12_000)
         with pytest.raises(LimitExceeded, match="session 'one' would take"):
             session.register("b", Text(), initial="x" * 12_000)
         assert list(session.variables) == ["a"]
+        session.set("a", "small")  # what it was declared with stays
+        with pytest.raises(LimitExceeded, match="session 'one' would take"):
+            session.register("b", Text(), initial="x" * 12_000)
         session.register("a", Text(), initial="x" * 12_000)
+
+
+def test_what_a_session_was_declared_with_takes_room_when_it_is_opened_again(serving, remote, tmp_path):
+    url = f"sqlite:///{tmp_path}/room.db"
+    with Session("one", store=url) as session:
+        session.register("a", Choice("x" * 6_000, "y" * 6_000, "small"), initial="small")
+        session.register("b", Text(), initial="")
+    server = serving(url, limits=Limits(session_bytes=20_000, value_bytes=30_000, commits=1e6))
+    with Session("one", store=remote(server.url)) as session:
+        with pytest.raises(LimitExceeded, match="session 'one' would take"):
+            session.set("b", "x" * 12_000)
+        session.set("b", "x" * 6_000)
