@@ -71,7 +71,7 @@ class Readers:
         try:
             while True:
                 with self.guard:
-                    if self._idle:  # one who waits is enough
+                    if self._idle > 1:  # two: one of them may have been given the turn, and not run yet
                         return
                     self._idle += 1
                 self._turn.acquire()
