@@ -7,10 +7,17 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+if threading.gettrace() is not None:
+    # Lines are counted: each thread begins by installing a trace function, which CPython 3.11 refuses while
+    # another one is at it. That takes no time, unless there is an audit hook in Python, as filelock has.
+    with suppress(ImportError), mock.patch("sys.addaudithook"):
+        import filelock  # noqa: F401
 
 import dspex
 from dspex import Float, Integer, Session, Text

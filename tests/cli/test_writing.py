@@ -15,7 +15,7 @@ def test_values_are_read_by_their_kinds(dspex_, opened):
         "temperature 0.7 -> 0.25 by ada",
         "verbose False -> True by ada",
         "style 'brief' -> 1 by ada",
-        "stops () -> ('a', 'b') by ada",
+        "stops [] -> ['a', 'b'] by ada",
         "note '' -> ' x=1 ' by ada",
     ]
     values = opened(lambda session: dict(session.snapshot()))
