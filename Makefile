@@ -53,7 +53,7 @@ docs: $(VENV)/dev  ## print again what README and docs show: the API page, the t
 	$(BIN)/python docs/make.py
 
 clean:  ## remove what the commands above made
-	rm -rf $(VENV) .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)
