@@ -8,26 +8,22 @@ always has the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from dspex import errors
-from dspex.changes import Change
 from dspex.commits import Condition, Declaration
 from dspex.kinds import Kind
 from dspex.kinds.plain import freeze, thaw
 
 __all__ = [
     "as_condition",
-    "pack_change",
     "pack_declaration",
     "pack_error",
     "pack_plain",
     "pack_value",
     "plain_condition",
-    "unpack_change",
     "unpack_declaration",
     "unpack_error",
     "unpack_plain",
@@ -69,30 +65,6 @@ def unpack_value(kind: Kind[Any], data: bytes) -> Any:
         InvalidValue: No value of *kind* looks like that.
     """
     return kind.load(unpack_plain(data))
-
-
-def pack_change(kind: Kind[Any], change: Change) -> bytes:
-    """A change of a variable of *kind* as bytes, less its epoch, which all changes of a history share."""
-    return _encode(
-        (
-            change.name,
-            kind.dump(change.value),
-            change.version,
-            change.rev,
-            change.source,
-            None if change.metadata is None else thaw(change.metadata),
-            change.time,
-            kind.dump(change.old),
-        )
-    )
-
-
-def unpack_change(kinds: Mapping[str, Kind[Any]], epoch: str, data: bytes) -> Change:
-    """The change that *data* stands for; *kinds* by name."""
-    name, value, version, rev, source, metadata, time, old = unpack_plain(data)
-    kind = kinds[name]
-    frozen = None if metadata is None else freeze(metadata)
-    return Change(name, kind.load(value), version, rev, epoch, source, frozen, time, kind.load(old))
 
 
 def pack_declaration(declared: Declaration) -> bytes:

@@ -276,7 +276,7 @@ print("right")
 """
 
 
-def test_a_child_dispatches_for_itself_what_a_lost_thread_was_dispatching(script):
+def test_a_child_dispatches_for_itself_what_a_lost_thread_was_dispatching(script, counted):
     assert script(BEGIN + MID_DISPATCH) == "right\n"
 
 

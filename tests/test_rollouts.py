@@ -5,6 +5,7 @@ import random
 import pytest
 
 from dspex import (
+    Boolean,
     Choice,
     Float,
     Guard,
@@ -13,6 +14,7 @@ from dspex import (
     Program,
     RuleBroken,
     Session,
+    UnknownVariable,
     defvariable,
     rule,
 )
@@ -218,6 +220,42 @@ def test_a_run_without_a_key_is_refused(live):
         rollout.run(Agent, user=1)
 
 
+def test_the_key_may_be_made_of_all_inputs(live):
+    with live.rollout("strategy", {"a": 0.5, "b": 0.5}, key=lambda named: named["user"] % 10) as rollout:
+        outputs = [rollout.run(Agent, user=user).output for user in range(20)]
+        assert outputs[:10] == outputs[10:] == [rollout.choose(user) for user in range(10)]
+
+
+def test_scores_that_come_too_late_change_nothing(live):
+    shares = {"a": 0.5, "b": 0.5}
+    with live.rollout("strategy", shares, key="user") as rollout:
+        rollout.feedback(1, 1.0)
+        live.set("strategy", "c")
+        rollout.feedback(2, 1.0)
+        assert ("overtaken", 1) == (rollout.state, sum(one.count for one in rollout.samples.values()))
+    live.set("strategy", "a")
+    rollout = live.rollout("strategy", shares, key="user")
+    rollout.close()
+    rollout.feedback(1, 1.0)
+    assert "<Rollout of 'strategy' closed; scores a: 0, b: 0>" == repr(rollout)
+
+
+@pytest.mark.parametrize(("good", "state"), [(1.0, "promoted"), (0.5, "inconclusive")])
+def test_scores_that_never_vary_are_told_apart_if_they_differ(live, good, state):
+    guard = Guard(min_sample=20, looks=1)
+    rollout = live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user", guard=guard)
+    for user in range(200):
+        rollout.feedback(user, 0.5 if rollout.choose(user) == "a" else good)
+    assert state == rollout.state
+
+
+def test_runs_that_nobody_holds_are_forgotten(live):
+    with live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user") as rollout:
+        for user in range(100):
+            rollout.run(Agent, user=user)
+        assert len(rollout._tried._choices) < 40
+
+
 # ---- bandits -------------------------------------------------------------------------------------
 
 
@@ -274,3 +312,22 @@ def test_a_bandit_takes_scores_from_0_to_1_and_needs_a_choice(live):
         Bandit(live, "strategy", values=["a"])
     with pytest.raises(TypeError):
         Bandit(live)
+
+
+def test_a_bandit_tells_itself_and_what_it_knows(live):
+    with Bandit(live, "strategy", values=["a", "b"]) as bandit:
+        assert "<Bandit on 'strategy': a 0.50 of 0, b 0.50 of 0>" == repr(bandit)
+        run = bandit.run(Agent, 1)
+        assert 1 == live.feedback(run, 1.0)
+        live.feedback(run, 1.0)  # a run teaches once
+        live.feedback(Agent.record(1, session=live), 1.0)  # and one of somebody else never
+        assert f"{run.output} 0.67 of 1" in repr(bandit)
+        assert [0, 1] == sorted(arm.count for arm in bandit.arms)
+
+
+def test_a_bandit_on_a_switch_has_both_positions(session):
+    session.register("loud", Boolean(), initial=False)
+    with Bandit(session, "loud") as bandit:
+        assert [("False", False), ("True", True)] == [(arm.label, arm.value) for arm in bandit.arms]
+    with pytest.raises(UnknownVariable, match="Did you mean 'loud'"):
+        Bandit(session, "luod")

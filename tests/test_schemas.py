@@ -100,3 +100,8 @@ def test_a_program_with_a_kind_that_is_too_large_is_bound_nowhere(session):
 def test_a_condition_travels_too():
     with pytest.raises(LimitExceeded, match=r"^when= of 'n': value has 20000 items"):
         Declaration("n", Integer(), 0, when=Condition("m", tuple(range(20_000))))
+
+
+def test_a_condition_of_what_cannot_travel_is_refused():
+    with pytest.raises(InvalidDeclaration, match=r"^when= of 'n' must be"):
+        Declaration("n", Integer(), 0, when=Condition("m", (object(),)))

@@ -236,6 +236,25 @@ def test_a_pool_takes_the_trace_along_and_counts_its_calls(told, tmp_path, monke
     assert [0] == [point.value for point in points["dspex.pool.queue"]]
 
 
+def test_a_call_of_a_pool_that_fails_says_why_and_what_it_ran_is_its_child(told):
+    from opentelemetry import trace
+
+    call = telemetry.active.call("telling:Telling")
+
+    def work(number):
+        assert trace.get_current_span().get_span_context().span_id == call._span.context.span_id
+        raise LookupError(f"nothing at {number}")
+
+    with pytest.raises(LookupError) as raised:
+        telemetry.active.within(call.carrier, work)(7)
+    assert not trace.get_current_span().get_span_context().is_valid
+    call.end("failed", raised.value)
+    (span,) = told()
+    assert (StatusCode.ERROR, "nothing at 7") == (span.status.status_code, span.status.description)
+    assert ["LookupError"] == [event.attributes["exception.type"] for event in span.events]
+    assert {"dspex.program": "telling:Telling", "dspex.outcome": "failed"} == dict(span.attributes)
+
+
 def test_without_opentelemetry_it_says_which_extra_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(MissingExtra) as missing:

@@ -192,11 +192,6 @@ class Running:
         """Whether the call that runs is one that nobody wants any more."""
         return self._current is not None and self._current in self._unwanted
 
-    def forget(self, number: int) -> None:
-        """A call has ended in whatever way."""
-        with self._lock:
-            self._unwanted.discard(number)
-
     # ---- sessions ----------------------------------------------------------------------------------
 
     def _found(self, wanted: tuple[Any, ...]) -> Session:

@@ -93,8 +93,6 @@ class Values:
 
     def _plain(self, value: Any, depth: int) -> Any:
         kind = type(value)
-        if kind in _AS_IS:
-            return value
         if depth > DEPTH:
             raise errors.LimitExceeded(f"a value is nested deeper than {DEPTH} levels.", limit=DEPTH)
         if kind is list:

@@ -72,6 +72,11 @@ def served(server):
         yield session
 
 
+@pytest.fixture(autouse=True, scope="module")
+def counted_commands(counted):
+    """Have the commands that run in processes of their own count their lines."""
+
+
 class Done:
     """What a command did."""
 

@@ -59,6 +59,13 @@ def test_nothing_where_nothing_can_be_had(offered, store, tmp_path, monkeypatch)
     assert list(tmp_path.glob("missing*")) == []
 
 
+def test_no_sessions_of_a_store_that_cannot_be_opened(offered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for store in ("sqlite:///missing.db", "nonsense", "memory://"):
+        assert offered("list", "--session", "d", DSPEX_STORE=store) == []
+    assert list(tmp_path.glob("missing*")) == []
+
+
 def test_a_server_is_not_waited_for_long(offered, monkeypatch):
     asked = []
     monkeypatch.setattr(completing, "opened", lambda url, _session: asked.append(url))

@@ -75,6 +75,23 @@ def test_a_package_that_is_too_old_or_missing_is_broken(dspex_, installed):
     assert looked["extra far"] == ("broken", f"attrs {metadata.version('attrs')} must be >=9999")
 
 
+def test_an_extra_of_dspex_itself_is_looked_at_on_its_own_line(dspex_, installed):
+    installed("attrs", "dspex[near]; extra == 'all'", "attrs; extra == 'near'", extras=["all", "near"])
+    looked = found(dspex_("doctor", "--json"))
+    assert looked["extra near"] == ("ok", f"attrs {metadata.version('attrs')}")
+    assert "dspex" not in looked["extra all"][1]
+
+
+def test_a_folder_that_nobody_has_installed_lacks_what_says_its_extras(dspex_, monkeypatch):
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "metadata", unknown)
+    looked = found(dspex_("doctor", "--json"))
+    assert looked["extras"] == ("lacking", "dspex runs from a folder that nobody has installed")
+    assert "needs" not in looked
+
+
 def test_the_needs_of_other_systems_are_not_ours(dspex_, installed):
     installed("no-such-package; sys_platform == 'none'", "attrs; python_version > '3'")
     assert found(dspex_("doctor", "--json"))["needs"][0] == "ok"
@@ -94,6 +111,8 @@ def test_without_a_store_none_is_looked_at(dspex_, installed):
     installed()
     looked = found(dspex_("doctor", "--json", DSPEX_STORE=None, DSPEX_SESSION=None))
     assert "store" not in looked
+    looked = found(dspex_("doctor", "--json", DSPEX_SESSION=None))
+    assert (looked["store"][0], "session" in looked) == ("ok", False)
 
 
 def test_a_store_or_session_that_is_not_there_is_broken(dspex_, installed, tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex import Boolean, Choice, Demos, Float, Integer, ListOf, ModuleChoice, Prompt, Secret, Tensor, Text
-from dspex.cli.rendering import as_json, as_typed, short
+from dspex.cli.rendering import as_json, as_typed, output_json, short
+from dspex.evaluation import Example
 from dspex.wire import pack_value
 
 words = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -57,6 +58,25 @@ def test_arrays_are_read_back():
     kind = Tensor(dtype="float32")
     stored = kind.check(numpy.array([[0.1, math.nan], [math.inf, -0.0]], "float32"))
     assert pack_value(kind, kind.parse(as_typed(kind, stored))) == pack_value(kind, stored)
+
+
+def test_text_that_means_something_else_is_quoted():
+    kind = Choice("1", 1, "plain")
+    assert [as_typed(kind, value) for value in ("1", 1, "plain")] == ['"1"', "1", "plain"]
+
+
+def test_arrays_and_predictions_that_programs_give_have_json():
+    numpy = pytest.importorskip("numpy")
+    assert output_json({"a": numpy.array([[1.0, math.inf]])}) == {"a": [[1.0, "Infinity"]]}
+    example = Example({"question": "q", "score": math.nan}, ["question"])
+    assert output_json([Given(example)]) == [{"question": "q", "score": "NaN"}]
+
+
+class Given:
+    """As DSPy's predictions: no mapping, but it can be made one."""
+
+    def __init__(self, example):
+        self.toDict = example.toDict
 
 
 def test_bytes_have_json():

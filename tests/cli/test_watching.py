@@ -98,6 +98,14 @@ def test_what_cannot_be_resumed_begins_with_what_is_now(command, server, served)
     assert json.loads(process.line())["value"] == 0.3
     assert process.code() == 0
 
+    process = command("watch", "temperature", *arguments[:-1])
+    assert process.line() == f"watching session 'demo' from revision {since}"
+    assert process.line() == "the changes since then are not all known any more; this is what is now:"
+    assert process.line() == "temperature 0.3"
+    served.set("temperature", 0.4)
+    assert process.line().endswith(" temperature 0.3 -> 0.4 by tests")
+    assert process.code() == 0
+
 
 @pytest.mark.parametrize("since", ["", "x", ":", "-1", "a:", "1.5"])
 def test_a_revision_is_a_number_or_has_its_history_in_front(dspex_, since):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import stat
 
 import pytest
 
-from dspex import Session
+from dspex import Float, Session
 
 
 def test_values_are_read_by_their_kinds(dspex_, opened):
@@ -54,6 +55,16 @@ def test_who_and_why_are_kept(dspex_, opened):
 def test_who_is_logged_in_sets_when_nobody_says(dspex_, monkeypatch):
     monkeypatch.setenv("LOGNAME", "carol")
     assert dspex_("set", "note=x", DSPEX_SOURCE=None).out == "note '' -> 'x' by carol\n"
+
+
+def test_a_user_without_a_name_sets_under_the_name_of_the_process(dspex_, monkeypatch):
+    def nobody():
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    said = dspex_("set", "note=x", DSPEX_SOURCE=None).out
+    assert said.startswith("note '' -> 'x' by ")
+    assert dspex_("get", "note", "--json").json["source"] == said.split()[-1]
 
 
 def test_metadata_must_be_an_object(dspex_):
@@ -181,6 +192,7 @@ def test_a_session_travels_in_a_document(dspex_, opened, url, tmp_path):
     file = tmp_path / "demo.json"
     assert dspex_("export", "--output", file).out == f"demo is in {file}\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert dspex_("export", "--output", file, "--json").json == {"session": "demo", "file": str(file)}
     assert dspex_("export").out == file.read_text().removesuffix("\n") + "\n"
     done = dspex_("import", file, "--as", "twin", "--json")
     assert (done.json["session"], done.json["secrets"]) == ("twin", ["key"])
@@ -199,6 +211,13 @@ def test_a_document_goes_into_a_session_that_is_there(dspex_, opened):
     assert "key" in done.err
     record = opened(lambda session: session.record("temperature"))
     assert (record.value, record.version, record.source) == (0.7, 4, "bob")
+
+
+def test_a_document_without_secrets_needs_no_remark(dspex_, url):
+    with Session("plain", store=url) as session:
+        session.register("n", Float(), initial=1.0)
+    done = dspex_("import", "-", "--as", "twin", stdin=dspex_("export", "--session", "plain").out)
+    assert (done.out.startswith("twin is at revision "), done.err) == (True, "")
 
 
 def test_a_document_replaces_no_session(dspex_, opened):

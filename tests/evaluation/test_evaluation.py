@@ -158,7 +158,10 @@ def test_examples_of_dspy_are_taken_as_they_are():
 def test_what_is_wrong_with_a_dataset_is_said(tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"x": 1}\n{"x": \n')
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('{"x": 1}')
     for source, sentence in (
+        (mapping, r"the dataset must be well-formed json \(not a list\)"),
         ([], "the dataset must be at least one example"),
         ([{"z": 1}], "example 0 of the dataset must be a mapping with the inputs 'x'"),
         ([7], "example 0 of the dataset must be a mapping of fields"),
@@ -169,6 +172,8 @@ def test_what_is_wrong_with_a_dataset_is_said(tmp_path):
     ):
         with pytest.raises(InvalidValue, match=sentence):
             dataset(source, program=Echo)
+    with pytest.raises(InvalidValue, match="example 0 of the dataset must be given with inputs="):
+        dataset([{"x": 1}], program=object())
 
 
 def test_an_example_reads_as_a_mapping_and_by_attributes():

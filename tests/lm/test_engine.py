@@ -307,7 +307,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), lm(asked).text == before
     ["raise SystemExit(5 if lm(asked).text == before else 6)", "raise SystemExit(5)"],
     ids=["calls", "only ends"],
 )
-def test_a_forked_child_loads_the_model_for_itself_and_ends(child):
+def test_a_forked_child_loads_the_model_for_itself_and_ends(child, counted):
     code = FORK.replace("{child}", child)
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False

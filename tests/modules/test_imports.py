@@ -34,7 +34,7 @@ def test_one_file_imports_dspy():
     assert importing == ["dspy_bridge.py"]
 
 
-def test_without_dspy_modules_say_which_extra_is_missing(script):
+def test_without_dspy_modules_say_which_extra_is_missing(script, counted):
     said = script(
         "import sys\n"
         "sys.modules['dspy'] = None\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,14 +29,11 @@ def pool():
         made.close()
 
 
-@pytest.fixture(autouse=True)
-def counted(request, monkeypatch):
-    """Have workers count the lines that they run, if this process does."""
-    here = sys.modules.get("coverage")
-    counts = here is not None and here.Coverage.current() is not None
-    if counts and request.node.get_closest_marker("ray") is None:
-        monkeypatch.setenv("COVERAGE_PROCESS_START", str(Path(__file__).with_name("coverage.ini")))
-        monkeypatch.setenv("COVERAGE_FILE", str(Path(here.Coverage.current().config.data_file).absolute()))
+@pytest.fixture(autouse=True, scope="module")
+def counted_workers(request):
+    """Have workers count the lines that they run; not those of Ray."""
+    if request.node.get_closest_marker("ray") is None:
+        request.getfixturevalue("counted")
 
 
 @pytest.fixture(scope="session")

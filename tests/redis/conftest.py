@@ -23,6 +23,12 @@ QUICK = Timing(deadline=5.0).divided(20)
 """Twenty times as fast as in production; only calls have as long as ever."""
 
 
+@pytest.fixture
+def script(script, counted):
+    """Run Python source in a process of its own, and count the lines that it runs; give what it printed."""
+    return script
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory):
     """A server for all tests that do it no harm."""

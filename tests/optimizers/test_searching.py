@@ -1,0 +1,185 @@
+"""What a search does where it ends early, is given up, or finds nothing, and what it says then."""
+
+import asyncio
+import sys
+
+import optuna
+import pytest
+
+from dspex import (
+    Claimed,
+    Float,
+    InvalidValue,
+    MissingExtra,
+    Program,
+    Session,
+    UnknownRevision,
+    defvariable,
+)
+from dspex.optimizers import OptunaOptimizer
+from dspex.optimizers import trials as trials_module
+from dspex.optimizers.screening import Screening
+from dspex.optimizers.storage import need_optuna
+from dspex.optimizers.studies import Trial
+from dspex.optimizers.trials import Budget, kept
+
+
+class Agent(Program):
+    x = defvariable(Float(min=0.0, max=1.0), initial=0.5)
+
+    def forward(self, q):
+        return self.x
+
+
+ROWS = [{"q": q} for q in range(20)]
+
+
+def output(gold, pred):
+    return pred
+
+
+def search(metric=output, **options):
+    return OptunaOptimizer(metric, **{"storage": None, "trials": 3, **options})
+
+
+def compiled(optimizer, **settings):
+    with Session("live") as session:
+        return optimizer.compile(Agent, trainset=ROWS, session=session, **settings)
+
+
+# ---- giving up -----------------------------------------------------------------------------------
+
+
+def test_a_trial_that_cannot_be_the_best_is_given_up_once_another_is_complete():
+    study = compiled(search(screen=4, first=[{"x": 0.9}, {"x": 0.1}]))
+    states = {trial.point["x"]: (trial.state, trial.items) for trial in study.trials}
+    assert {0.5: ("screened", 4), 0.9: ("complete", 20), 0.1: ("screened", 4)} == states
+    assert 0.9 == study.best.score
+
+
+def test_a_baseline_is_not_looked_at_again_when_something_is_better_for_certain():
+    study = compiled(search(screen=8, trials=2, first=[{"x": 1.0}]))
+    assert ["screened", "complete"] == [trial.state for trial in study.trials]
+    assert study.baseline.interval[1] < 1.0 == study.best.score
+    assert study.receipt is not None
+
+
+@pytest.fixture
+def shown():
+    """Ask the pruner about a trial that has this mean after so many examples, with others complete before."""
+
+    def ask(*complete, mean=None, count=5, direction="maximize"):
+        with_others = optuna.create_study(direction=direction)
+        for value in complete:
+            with_others.tell(with_others.ask(), value)
+        trial = with_others.ask()
+        if mean is not None:
+            trial.report(mean, count)
+        frozen = with_others.get_trials(deepcopy=False)[-1]
+        return Screening().prune(with_others, frozen)
+
+    return ask
+
+
+def test_a_mean_that_may_still_be_the_best_is_not_given_up(shown):
+    assert shown(0.9, mean=0.2) is True
+    assert shown(0.9, mean=0.8) is False
+    assert shown(0.9, mean=0.8, count=5000) is True
+
+
+def test_what_says_nothing_is_not_given_up(shown):
+    assert shown(0.9) is False
+    assert shown(mean=0.0) is False
+    assert shown(90.0, mean=20.0) is False  # no score from 0 to 1
+    assert shown(0.1, mean=0.9, direction="minimize") is False
+
+
+# ---- what comes of it ----------------------------------------------------------------------------
+
+
+def test_a_bound_program_is_searched_on_its_session():
+    with Session("live") as session:
+        study = search(first=[{"x": 0.9}]).compile(Agent.bind(session), trainset=ROWS)
+        assert (Agent, session) == (study.program, study.session)
+        assert session.get("x") == study.best.point["x"] >= 0.9
+
+
+def test_a_search_can_be_awaited():
+    with Session("live") as session:
+        study = asyncio.run(search(first=[{"x": 1.0}]).acompile(Agent, trainset=ROWS, session=session))
+        assert session.get("x") == study.best.point["x"] == 1.0
+
+
+def test_a_sampler_of_optuna_is_taken_as_it_is():
+    def found():
+        sampler = optuna.samplers.RandomSampler(seed=3)
+        study = compiled(search(sampler=sampler))
+        assert study.optuna.sampler is sampler
+        return [trial.point["x"] for trial in study.trials]
+
+    assert found() == found()
+
+
+def test_a_budget_that_ends_in_the_first_trial_leaves_nothing_to_pick():
+    study = compiled(search(seconds=1e-9))
+    assert (None, None) == (study.best, study.receipt)
+    with pytest.raises(UnknownRevision, match=rf"study '{study.name}' has committed nothing"):
+        study.rollback()
+    assert study.name in str(study)
+    assert "best" not in str(study)
+
+
+def test_a_rule_of_several_objectives_picks_one_that_it_was_given():
+    wrong = search(objectives=("score", "seconds"), choose=lambda _: "the best")
+    with pytest.raises(InvalidValue, match=r"what choose\(\) returns must be one of the trials"):
+        compiled(wrong)
+
+
+def test_an_objective_that_the_models_do_not_say_is_no_number():
+    silent = Trial(0, {}, {}, "complete", score=0.5)
+    assert (0.5,) == silent.objectives(("score",))
+    with pytest.raises(InvalidValue, match="cost must be an objective that the language model reports"):
+        silent.objectives(("score", "cost"))
+
+
+def test_points_to_try_first_that_a_rule_is_against_are_not_tried(tuned, rows, said):
+    with Session() as session:
+        study = search(said, first=[{"style": "brief", "temperature": 1.4}, {"grade": 3}], trials=2).compile(
+            tuned, trainset=rows, session=session
+        )
+    assert [2, 3] == [trial.point["grade"] for trial in study.trials]
+
+
+@pytest.mark.parametrize("package", ["optuna", "plotly"])
+def test_without_a_package_the_extra_is_named(monkeypatch, package):
+    study = compiled(search(trials=1))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=r"dspex\[optuna\]"):
+        need_optuna() if package == "optuna" else study.plot("history")
+
+
+def test_a_report_without_plotly_has_all_but_the_plots(monkeypatch, tmp_path):
+    study = compiled(search(first=[{"x": 1.0}]))
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    page = study.report(tmp_path / "x.html").read_text()
+    assert ("study.rollback()" in page, "plotly" in page.lower()) == (True, False)
+
+
+# ---- the claim -----------------------------------------------------------------------------------
+
+
+def test_a_search_whose_claim_somebody_else_has_taken_is_ended(monkeypatch, eventually):
+    monkeypatch.setattr(trials_module, "TTL", 0.003)
+    with Session("live") as session:
+        Agent.bind(session)
+        claim = session.claim(["x"], owner="study", ttl=30.0)
+        budget = Budget(None, None)
+        with kept(claim, budget):
+            assert not budget.over
+        session.ledger._rarely().claims.clear()  # as if its time were over
+        with (
+            session.claim(["x"], owner="somebody", ttl=30.0),
+            pytest.raises(Claimed, match="somebody"),
+            kept(claim, budget),
+        ):
+            eventually(lambda: budget.over, "the search is told to end")
