@@ -160,7 +160,7 @@ def _with_feedback(metric: Metric) -> Any:
         except ValueError:  # it does not say
             pass
         score = score_of(metric, gold, pred)
-        expected = {key: gold[key] for key in gold.keys() - gold.inputs().keys()}
+        expected = {key: value for key, value in gold.items() if key not in gold.inputs()}
         feedback = f"It scored {score:g}. Expected were {expected}."
         return dspy.Prediction(score=score, feedback=feedback)
 

@@ -115,6 +115,11 @@ def test_gepa_is_told_what_a_metric_says_that_knows_how(gepa):
     assert any("CANARY of the metric" in prompt for prompt in gepa(metric))
 
 
+def test_gepa_is_told_the_score_and_what_was_expected_of_any_other_metric(gepa):
+    wanted = "It scored 0. Expected were {'answer': '2'}."
+    assert any(wanted in prompt for prompt in gepa(exact_match))
+
+
 def test_a_bound_program_is_a_module_with_the_values_of_its_session(live):
     live.set("demos", ROWS[:2])
     assert ROWS[:2] == [demo.toDict() for demo in as_dspy_module(Adder.bind(live)).predictors()[0].demos]

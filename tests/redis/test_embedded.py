@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from counting import count_children
 
 import dspex
 from dspex import Integer, InvalidValue, MissingExtra, Session, StoreUnavailable
@@ -29,8 +28,7 @@ with Session("s", store=f"valkey+embedded://{sys.argv[1]}") as session:
 
 
 @pytest.fixture
-def owner(tmp_path, monkeypatch):
-    count_children(monkeypatch)
+def owner(tmp_path, counted):
     processes = []
 
     def start():

@@ -210,14 +210,11 @@ def test_a_user_with_the_rights_of_a_store_can_do_nothing_else(confined, command
     assert "permission" in str(caught.value).lower() or "NOPERM" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("right", "error"),
-    [("fcall", PermissionDenied), ("ssubscribe", PermissionDenied), ("role", StoreUnavailable)],
-)
-def test_a_user_with_fewer_rights_than_a_store_needs_is_told_which(confined, stores, right, error):
+@pytest.mark.parametrize("right", ["fcall", "ssubscribe"])
+def test_a_user_with_fewer_rights_than_a_store_needs_is_told_which(confined, stores, right):
     confined.call("ACL", "SETUSER", "app", f"-{right}")
-    with pytest.raises(error, match=f"(?i)'{right}'"):
-        stores(f"redis://app:pw@127.0.0.1:{confined.port}?deadline=0.4").open("s")
+    with pytest.raises(PermissionDenied, match=f"(?i)'{right}'"):
+        stores(f"redis://app:pw@127.0.0.1:{confined.port}").open("s")
 
 
 def test_a_user_who_may_not_put_the_library_there_is_told_who_has_to(own, stores):
