@@ -165,13 +165,26 @@ def script(tmp_path):
     return run
 
 
-@pytest.fixture(scope="module")
-def counted():
-    """Have processes that the tests start count the lines that they run, if this process does."""
+@contextmanager
+def counting():
     here = sys.modules.get("coverage")
     running = None if here is None else here.Coverage.current()
     with pytest.MonkeyPatch.context() as patch:
         if running is not None:
             patch.setenv("COVERAGE_PROCESS_START", str(Path(__file__).with_name("coverage.ini")))
             patch.setenv("COVERAGE_FILE", str(Path(running.config.data_file).absolute()))
+        yield
+
+
+@pytest.fixture
+def counted():
+    """Have processes that the test starts count the lines that they run, if this process does."""
+    with counting():
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_counted():
+    """The same for all tests of a file."""
+    with counting():
         yield

@@ -73,7 +73,7 @@ def served(server):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def counted_commands(counted):
+def counted_commands(all_counted):
     """Have the commands that run in processes of their own count their lines."""
 
 

@@ -33,7 +33,7 @@ def pool():
 def counted_workers(request):
     """Have workers count the lines that they run; not those of Ray."""
     if request.node.get_closest_marker("ray") is None:
-        request.getfixturevalue("counted")
+        request.getfixturevalue("all_counted")
 
 
 @pytest.fixture(scope="session")
