@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from dspex import errors
-from dspex.commits import Receipt, Write
+from dspex.commits import Receipt, Write, names_of
 
 if TYPE_CHECKING:
     from dspex.session import Session
@@ -39,7 +39,7 @@ def writes_back(
     if names is None:
         names = [name for name in began if given.get(name, (0, 0))[0] != snapshot.record(name).version]
     writes = []
-    for name in names:
+    for name in names_of(names):
         record = snapshot.record(name)
         base = given[name][1] if name in given else began.get(name, record.version)
         writes.append(Write(name, record.value, None if force else base))

@@ -13,7 +13,7 @@ from dspex.authors import check_source, default_source
 from dspex.batches import Batch, open_batch, underway
 from dspex.changes import Change
 from dspex.claims import Claim, active_token, request_of
-from dspex.commits import Commit, Declaration, Receipt, Write, names_of
+from dspex.commits import Commit, Declaration, Receipt, Write
 from dspex.kinds import Kind, as_kind
 from dspex.placing import Placing, placed
 from dspex.records import Record, Revision, Snapshot
@@ -382,8 +382,7 @@ class Session(Placing, AsyncVerbs, Trying):
             raise errors.UnknownSession(
                 f"session '{self.id}' is not a fork: it has no parent to commit to.", session=self.id
             )
-        chosen = None if names is None else names_of(names)
-        writes, versions = forks.writes_back(self, chosen, force=force)
+        writes, versions = forks.writes_back(self, names, force=force)
         # Made at once, also inside a batch of the parent: it is a batch itself.
         receipt = parent._make(Commit(writes, source=source or self._source, metadata=metadata))
         forks.note_given(self, versions, receipt)

@@ -34,7 +34,7 @@ def test_what_a_fork_gives_back_is_of_one_revision(session, elsewhere):
 
     with session.fork({"a": 1, "b": 1}) as fork:
         fork.commit_to_parent(names(fork))
-        assert session.get("a") == session.get("b")
+        assert (1, 1) == (session.get("a"), session.get("b"))
         fork.commit_to_parent()
         assert (2, 2) == (session.get("a"), session.get("b"))
 
