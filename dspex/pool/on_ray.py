@@ -114,7 +114,7 @@ class Actor(Member):
                 self._pool.heard(self, *answer)
 
         # Machines have clocks of their own: what travels is what is left.
-        left = None if call.deadline is None else call.deadline - time.monotonic()
+        left = call.deadline - time.monotonic()
         self._ask(
             "run",
             ended,

@@ -90,7 +90,7 @@ class Scheduler(Supervisor):
                 self._check_room()
                 call.attended = False
                 self._enqueue(call, slot)
-            wake = call.deadline is not None and call.deadline < self._wakes
+            wake = call.deadline < self._wakes
         if member is not None:
             member.send(call)
         if wake:
@@ -144,11 +144,10 @@ class Scheduler(Supervisor):
             live = [one for one in queue if one.queued]
             queue.clear()
             queue.extend(live)
-        if call.deadline is not None:
-            heapq.heappush(self._expiring, (call.deadline, call.number, call))
-            if len(self._expiring) > 64 + 2 * self.settings.queue:
-                self._expiring = [one for one in self._expiring if one[2].queued]
-                heapq.heapify(self._expiring)
+        heapq.heappush(self._expiring, (call.deadline, call.number, call))
+        if len(self._expiring) > 64 + 2 * self.settings.queue:
+            self._expiring = [one for one in self._expiring if one[2].queued]
+            heapq.heapify(self._expiring)
 
     def _dequeue(self, call: Call) -> bool:
         """Whether it waited until now."""
@@ -176,7 +175,7 @@ class Scheduler(Supervisor):
                     return
 
     def _too_late(self, call: Call) -> bool:
-        if call.deadline is None or call.deadline > _now():
+        if call.deadline > _now():
             return False
         self._at(0.0, lambda: self._expire(call))
         return True
@@ -274,7 +273,7 @@ class Scheduler(Supervisor):
                     late.append(call)
             for member in self._members():
                 call_of = member.call
-                if call_of is not None and not call_of.done() and (call_of.deadline or now + 1) <= now:
+                if call_of is not None and not call_of.done() and call_of.deadline <= now:
                     overdue.append((member, call_of))
         for call in late:
             self._expire(call)
@@ -287,7 +286,7 @@ class Scheduler(Supervisor):
             times = [self._beat, *(heap[0][0] for heap in (self._timers, self._expiring) if heap)]
             for member in self._members():
                 call_of = member.call
-                if call_of is not None and call_of.deadline is not None and not call_of.done():
+                if call_of is not None and not call_of.done():
                     times.append(call_of.deadline)
             self._wakes = min(times)
             return self._wakes

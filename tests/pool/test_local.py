@@ -269,15 +269,15 @@ def test_a_bar_needs_the_extra(shared, monkeypatch):
 # ---- workers that come and go --------------------------------------------------------------------------
 
 
-def test_a_pool_has_one_worker_at_least(shared):
+def test_a_pool_has_one_worker_at_least(shared, eventually):
     with pytest.raises(InvalidValue, match=r"^workers must be at least 1 \(got 0\)"):
         shared.resize(0)
-    assert shared.stats().ready == 2
+    eventually(lambda: shared.stats().ready == 2, "both are there")
 
 
 def test_calls_that_wait_for_a_worker_that_goes_are_run_by_another(pool):
     workers = pool(workers=2)
-    sessions = [Session() for _ in range(16)]
+    sessions = [Session(f"s{number}") for number in range(16)]
     calls = [workers.submit(those.Where, 0.01, session=session) for session in sessions]
     workers.resize(1)
     assert len({call.result(30)[0] for call in calls}) == 2
@@ -293,6 +293,16 @@ def test_a_spare_takes_the_place_of_a_worker_that_is_worn(pool, eventually):
     eventually(lambda: those.Where.run(pool=workers)[0] == spare, "the spare runs calls")
     eventually(lambda: workers.stats().tally.recycled == 1, "the worn one has left")
     assert workers.stats().tally.lost == 0
+
+
+def test_a_worker_is_replaced_where_the_system_does_not_tell_that_it_has_ended(pool, monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    workers = pool(workers=1, heartbeat=0.2, misses=1000)
+    before = those.Where.run(pool=workers)[0]
+    with pytest.raises(WorkerLost, match="ended with status 3 while it ran"):
+        workers.submit(those.Dying, "exit").result(30)
+    assert those.Where.run(pool=workers)[0] != before
+    assert workers.stats().tally.lost == 1
 
 
 FRAGILE = """
@@ -318,7 +328,7 @@ def test_calls_that_wait_for_a_worker_that_cannot_start_again_are_run_by_another
     monkeypatch.syspath_prepend(tmp_path)
     workers = pool("fragile:Fragile", workers=2, restarts=1)
     program, end = "fragile:Fragile", str(tmp_path / "end")
-    sessions = [Session() for _ in range(16)]
+    sessions = [Session(f"s{number}") for number in range(16)]
     homes = {session: workers.submit(program, session=session).result(30) for session in sessions}
     first, other = dict.fromkeys(homes.values())
     session = next(one for one in sessions if homes[one] == first)
