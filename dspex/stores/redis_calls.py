@@ -160,11 +160,6 @@ class Calls:
         else:
             self.drop()
 
-    def forked(self) -> None:
-        """In a child: the connection is the parent's."""
-        self._turns = Turns(self._work)
-        self._forget()
-
     # ---- for who has the turn -------------------------------------------------------------------------
 
     def _work(self, jobs: list[Call]) -> None:

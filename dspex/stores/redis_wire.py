@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterable
 from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,6 @@ __all__ = [
     "frame",
     "slot_of",
     "source",
-    "text_of",
 ]
 
 LIBRARY = "dspex_1"
@@ -247,8 +245,3 @@ def _login(location: Location, error: Exception) -> errors.PermissionDenied:
 def slot_of(key: bytes) -> int:
     """The slot of a cluster that a key is in."""
     return int(key_slot(key))
-
-
-def text_of(replies: Iterable[bytes]) -> list[str]:
-    """*replies* as text."""
-    return [one.decode("utf-8", "replace") for one in replies]

