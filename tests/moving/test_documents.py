@@ -10,18 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dspex import (
+    Choice,
     Claimed,
     DspexError,
+    Integer,
     InvalidDeclaration,
     InvalidName,
     InvalidValue,
     LimitExceeded,
     ListOf,
+    Program,
     Secret,
     Session,
     SessionExists,
     Struct,
     VariableConflict,
+    defvariable,
 )
 from dspex.moving import export_session, import_session
 from dspex.stores import MemoryStore, base
@@ -245,6 +249,17 @@ def test_your_class_stays_yours(session):
     assert session.get("settings") == Settings(0.25)
 
 
+def test_what_is_tuned_and_when_it_matters_comes_back(session, imports):
+    class Agent(Program):
+        mode = defvariable(Choice("fast", "slow"), initial="fast", tunable=False)
+        depth = defvariable(Integer(min=1), initial=3, when=(mode, "slow"))
+
+    Agent.bind(session)
+    there = imports(export_session(session)).session.variables
+    assert (there["mode"].tunable, there["depth"].tunable) == (False, True)
+    assert there["depth"].when == session.variables["depth"].when
+
+
 def test_what_a_claim_is_on_is_not_set(session, state):
     document = changed(export_session(session), "variables", "n", "value", to=9)
     with session.fork() as other:
@@ -289,6 +304,7 @@ WRONG = [
     ((V, "n", "metadata"), {"a": 2**64}, "variables.n.metadata must be"),
     ((V, "n", "metadata"), {"a": "x" * 17_000}, "variables.n.metadata: metadata takes 17"),
     ((V, "n", "value:msgpack"), "AQ==", "variables.n.value:msgpack must be left out where there is 'value'"),
+    ((V, "n", "metadata:msgpack"), "no base64!", "variables.n.metadata:msgpack must be base64 (got 'no bas"),
     ((V, "n", "kind"), {"kind": "intger"}, "variables.n.kind: There is no kind 'intger'. Did you mean"),
     ((V, "n", "kind"), {"kind": "integer", "mix": 1}, "variables.n.kind: Integer has no constraint 'mix'."),
     ((V, "n", "kind"), 7, "variables.n.kind: A kind's description must be a mapping with 'kind' (got 7)."),

@@ -10,6 +10,7 @@ from moving_tools import KINDS, demo, seen
 
 from dspex import (
     Claimed,
+    Integer,
     Session,
     UnknownSession,
     moving,
@@ -112,6 +113,17 @@ def test_a_copy_and_its_original_go_their_ways(place, opens):
         stream = copied.changes("n", since=session.revision)
         assert next(stream)["n"] == 2  # a snapshot: the revision is of another history
         stream.close()
+
+
+def test_stores_may_be_named_by_their_urls(tmp_path):
+    source, target = (f"sqlite:///{tmp_path}/{name}.db?durability=fast" for name in "ab")
+    with Session("demo", store=source) as session:
+        session.register("n", Integer(), initial=0)
+        session.set("n", 7)
+    with moving.copy("demo", source, target) as copied:
+        assert copied.get("n") == 7
+    with Session("demo", store=source) as session:  # nobody has the file any more
+        assert session.get("n") == 7
 
 
 def test_copying_what_is_not_there_makes_nothing(place):

@@ -10,6 +10,7 @@ from dspex import (
     Claimed,
     Float,
     InvalidValue,
+    MetricFailed,
     MissingExtra,
     Program,
     Session,
@@ -18,6 +19,7 @@ from dspex import (
 )
 from dspex.optimizers import OptunaOptimizer
 from dspex.optimizers import trials as trials_module
+from dspex.optimizers.plots import possible
 from dspex.optimizers.screening import Screening
 from dspex.optimizers.storage import need_optuna
 from dspex.optimizers.studies import Trial
@@ -163,6 +165,49 @@ def test_a_report_without_plotly_has_all_but_the_plots(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "plotly", None)
     page = study.report(tmp_path / "x.html").read_text()
     assert ("study.rollback()" in page, "plotly" in page.lower()) == (True, False)
+
+
+def test_a_budget_that_ends_before_the_baseline_is_known_is_noted():
+    spent = []
+
+    def metric(gold, pred):
+        spent.append(pred)
+        if len(spent) > 12:
+            optimizer.seconds_over()
+        return pred
+
+    class Impatient(OptunaOptimizer):
+        """Has spent its time when told so."""
+
+        def seconds_over(self):
+            self.budget.stopped = True
+
+        def _search(self, search):
+            self.budget = search.budget
+            return super()._search(search)
+
+    optimizer = Impatient(metric, storage=None, trials=2, screen=4, first=[{"x": 0.1}])
+    study = compiled(optimizer)
+    assert ["screened", "screened"] == [trial.state for trial in study.trials]
+    assert ("the budget was spent before it was certain that something is better",) == study.notes
+    assert study.best is None
+
+
+def test_parallel_trials_end_together_when_one_of_them_cannot_go_on():
+    def metric(gold, pred):
+        raise LookupError("no reference")
+
+    with pytest.raises(MetricFailed, match="LookupError: no reference"):
+        compiled(search(metric, parallel=2, trials=100))
+
+
+def test_only_what_can_be_drawn_is():
+    study = compiled(search(seconds=1e-9))
+    assert not {"history", "pareto"} & {kind for kind, _ in possible(study)}
+    study.optuna = None
+    with pytest.raises(InvalidValue, match="history must be a plot of a study of Optuna"):
+        study.plot("history")
+    assert [] == possible(study)
 
 
 # ---- the claim -----------------------------------------------------------------------------------
