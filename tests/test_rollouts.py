@@ -251,9 +251,13 @@ def test_scores_that_never_vary_are_told_apart_if_they_differ(live, good, state)
 
 def test_runs_that_nobody_holds_are_forgotten(live):
     with live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user") as rollout:
-        for user in range(100):
-            rollout.run(Agent, user=user)
-        assert len(rollout._tried._choices) < 40
+        held = [rollout.run(Agent, user=user) for user in range(100)]
+        assert 100 == len(rollout._tried._choices)
+        held.clear()
+        last = rollout.run(Agent, user=100)
+        assert 1 == len(rollout._tried._choices)
+        live.feedback(last, 1.0)
+        assert 1 == sum(sample.count for sample in rollout.samples.values())
 
 
 # ---- bandits -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a run asks of language models, counted, and evaluations that say it."""
 
+import copy
 import sys
 from concurrent.futures import Future
 
@@ -33,7 +34,7 @@ def test_a_cost_is_known_where_every_call_told_its_own():
 
 def test_whoever_counted_before_counts_on():
     outer = Meter()
-    inner = Meter(outer)
+    inner = copy.deepcopy(Meter(outer))  # as DSPy does for each thread
     inner.add_usage("openai/x", {"total_tokens": 7})
     assert (1, 7) == (outer.calls, outer.tokens) == (inner.calls, inner.tokens)
 
@@ -90,11 +91,11 @@ class Elsewhere:
         return future
 
 
-def test_a_pool_may_give_bare_outputs_and_an_item_that_fails_there_is_a_failure():
+def test_a_pool_may_give_outputs_or_runs_and_an_item_that_fails_there_is_a_failure():
     def give(x):
         if x == 1:
             raise LookupError("no machine")
-        return x * 10
+        return Echo.record(x * 10) if x == 2 else x * 10
 
     found = evaluate(Echo, ROWS, lambda *_: 1.0, pool=Elsewhere(give), failure_score=-1.0)
     assert [0, None, 20] == [one.output for one in found.items]

@@ -210,6 +210,26 @@ def test_only_what_can_be_drawn_is():
     assert [] == possible(study)
 
 
+def test_of_an_older_space_what_was_given_up_is_not_kept():
+    def declared(most):
+        class Aged(Agent):
+            x = defvariable(Float(min=0.0, max=most), initial=0.5)
+
+        return Aged
+
+    def trials(most, **options):
+        with Session() as session:
+            made = search(storage=storage, study="moved", screen=4, commit=False, **options)
+            return made.compile(declared(most), trainset=ROWS, session=session)
+
+    storage = optuna.storages.InMemoryStorage()
+    first = trials(1.0, first=[{"x": 0.9}, {"x": 0.1}])
+    assert ["screened", "complete", "screened"] == [trial.state for trial in first.trials]
+    study = trials(0.95, on_new_space="map", trials=2)
+    assert "1 trials of the older space are kept" == study.notes[0]
+    assert (0.9, "complete") == (study.trials[0].point["x"], study.trials[0].state)
+
+
 # ---- the claim -----------------------------------------------------------------------------------
 
 
