@@ -279,6 +279,12 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(NoLanguageModel) as caught:
         local(tmp_path / "words.gguf")
     assert str(caught.value) == f"{str(tmp_path / 'words.gguf')!r} is not a GGUF file."
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(NoLanguageModel) as caught:
+        local(tmp_path / "cut.gguf", context=512)
+    assert str(caught.value) == (
+        f"llama.cpp cannot load {str(tmp_path / 'cut.gguf')!r} with a context of 512 tokens."
+    )
 
 
 FORK = """

@@ -145,3 +145,8 @@ def test_the_model_spins_only_briefly_and_the_environment_stays():
     )
     assert ran.stdout == "None\n"
     assert "GOMP_SPINCOUNT = '1000'" in ran.stderr
+
+
+def test_where_a_system_does_not_say_which_cores_are_ours_all_are(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert models._cores() == os.cpu_count()

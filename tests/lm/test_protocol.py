@@ -73,6 +73,27 @@ def test_the_lines_of_the_outputs_are_those_of_an_example():
     assert written == "Reasoning: 4 + 5.\nAnswer: 9"
 
 
+def test_scores_of_the_tokens_are_given_with_the_outputs():
+    scores = (lm15.TokenLogprob(token=" 9", logprob=-0.5),)
+
+    class Scoring:
+        supports_raw_completion = True
+
+        def complete(self, request):
+            return lm15.Response(
+                id=None,
+                model=request.model,
+                message=lm15.Message.assistant([lm15.TextPart(" 9\n")]),
+                finish_reason="stop",
+                usage=lm15.Usage(),
+                logprobs=scores,
+            )
+
+    lm = dspy.LM("local/scoring", engine=Scoring(), cache=False)
+    said = TerseAdapter()(lm, {}, dspy.Signature("question -> answer"), [], {"question": "4+5"})
+    assert said == [{"answer": "9", "logprobs": scores}]
+
+
 def test_a_label_that_was_not_offered_is_no_answer():
     class Judge(dspy.Signature):
         review: str = dspy.InputField()
