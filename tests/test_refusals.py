@@ -250,3 +250,13 @@ def test_the_tools_of_a_program_are_those_of_its_session(session):
 
     agent = Agent.bind(session)
     assert list(agent.tools) == list(tools_of(session))
+
+
+def test_watches_that_were_told_already_end_with_a_session_that_is_deleted(store, session):
+    with Session("demo", store=store) as other, other.changes("n") as changes:
+        watch = other.watch("n", list)
+        session.set("n", 1)
+        assert next(changes).new == 1
+        store.delete("demo")
+        assert list(changes) == []
+        assert watch.closed

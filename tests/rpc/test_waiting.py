@@ -9,8 +9,10 @@ import attrs
 import pytest
 
 from dspex import DeadlineExceeded, Session, SessionMoving, StoreUnavailable, placing
+from dspex.errors import DspexError
 from dspex.rpc import service
 from dspex.rpc.limits import Timers
+from dspex.stores import open_store
 
 
 def test_a_commit_that_is_answered_too_late_says_so_and_is_heard_of_when_it_is_made(
@@ -82,6 +84,21 @@ def test_a_commit_does_not_wait_for_ever_for_a_session_that_is_moved(demo, monke
     held.release()
     session.set("n", 2)
     assert session.get("n") == 2
+
+
+def test_a_session_that_another_process_deletes_beneath_a_server_ends_for_its_clients(
+    serving, remote, demo, tmp_path, eventually
+):
+    url = f"sqlite:///{tmp_path}/x.db"
+    quick = attrs.evolve(Timers().divided(20), bookmark=0.01)
+    session = demo(remote(serving(url, timers=quick).url))
+    session.set("n", 1)
+    beneath = open_store(url)
+    beneath.delete("demo")
+    eventually(lambda: session.closed or session.ledger.status == "CLOSED", "its clients are told")
+    with pytest.raises(DspexError, match="demo"):
+        session.set("n", 2)
+    beneath.close()
 
 
 SERVING_CHILD = """
