@@ -197,7 +197,8 @@ def _forked() -> None:
         link.forked()
 
 
-os.register_at_fork(after_in_child=_forked)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 if __name__ == "__main__":

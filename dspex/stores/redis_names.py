@@ -20,7 +20,8 @@ _ops: count[int]
 _nonces: count[int]
 _begin()
 
-os.register_at_fork(after_in_child=_begin)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin)
 
 
 def next_op() -> bytes:
