@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,9 @@ def proposed(
     from dspex.optimizers.bridge import as_dspy_module, as_examples, values_of
 
     used = model or dspy.settings.lm or lm.default()
-    with metered() as meter, dspy.context(lm=used, adapter=dspy.settings.adapter or lm.adapter_for(used)):
+    context = {"lm": used, "adapter": dspy.settings.adapter or lm.adapter_for(used)}
+    # What a program cannot answer scores 0, however often that is: DSPy gives up after ten.
+    with metered() as meter, dspy.context(**context, max_errors=sys.maxsize):
         made = _made(teleprompter, settings, metric, seed)
         arguments: dict[str, Any] = {"trainset": as_examples(search.trainset)}
         takes = inspect.signature(made.compile).parameters

@@ -127,6 +127,21 @@ def test_what_dspy_finds_is_live_versioned_and_revertible(live, teleprompter, se
     assert () == live.get("demos")
 
 
+def test_a_program_that_mostly_fails_is_improved_all_the_same(live):
+    class Shy(Adder):
+        def forward(self, question):
+            answer = super().forward(question)
+            if answer == "0":
+                raise ValueError("show me how")
+            return answer
+
+    few = {"num_candidate_programs": 1, "num_threads": 1}
+    study = DSPyOptimizer(exact_match, "BootstrapFewShotWithRandomSearch", settings=few).compile(
+        Shy, trainset=TRAIN, valset=2 * VAL, session=live
+    )
+    assert (0.0, 1.0) == (study.baseline.score, study.best.score)
+
+
 def test_copro_finds_instructions(live):
     study = DSPyOptimizer(exact_match, "COPRO", settings={"breadth": 2, "depth": 1}).compile(
         Adder, trainset=TRAIN[:4], valset=VAL[:4], session=live
