@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -234,16 +235,21 @@ def two(on: Rivals, rounds: int) -> Table:
 
 
 def reading(rounds: int) -> Table:
-    """A set at a server, then a run in a worker that reads it, beside a bare call and a bare event."""
+    """A set, then a run in a worker that reads it, beside a bare call and a bare event."""
     import struct
 
     from remote import EVENTS, ROUTE, bench
 
-    label = "dspex, set here, read by a run in a worker"
-    with bench() as on, Pool([Reader], workers=1, spares=0, recycle_calls=10**9) as pool:
-        session = on.other
+    own = "dspex, a session of this process"
+    served = "dspex, a session of a server"
+    with (
+        bench() as on,
+        Session() as session,
+        Pool([Reader], workers=1, spares=0, recycle_calls=10**9) as pool,
+    ):
         for _ in range(20):
             Reader.run(session=session, pool=pool)
+            Reader.run(session=on.other, pool=pool)
 
         def bare() -> float:
             for _ in range(EVENTS):
@@ -252,7 +258,7 @@ def reading(rounds: int) -> Table:
             on.reader.write(f"bare {EVENTS}")
             return float(on.reader.read())
 
-        def ours() -> float:
+        def ours(session: Session) -> float:
             took = []
             for _ in range(EVENTS):
                 session.set("at", time.perf_counter())
@@ -263,8 +269,13 @@ def reading(rounds: int) -> Table:
         return measured(
             "read",
             "A set, then a run in a worker that reads it: until the program runs",
-            [Row(ROUTE, bare), Row(AGAIN, bare), Row(label, ours)],
-            [Goal(label, 1.15, ROUTE, "a bare set and a bare push")],
+            [
+                Row(ROUTE, bare),
+                Row(AGAIN, bare),
+                Row(own, partial(ours, session)),
+                Row(served, partial(ours, on.other)),
+            ],
+            [Goal(label, 1.15, ROUTE, "a bare set and a bare push") for label in (own, served)],
             rounds=rounds,
         )
 

@@ -54,7 +54,7 @@ class Call(Future[Any]):
         self.inputs = inputs
         self.session = session
         self.reference = reference
-        """Where a worker finds the session: address, id, epoch, revision."""
+        """Where a worker finds the session: address, id, epoch, revision, newest commit."""
         self.deadline = deadline
         """On the monotonic clock."""
         self.seconds = seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -20,6 +21,9 @@ __all__ = ["Address", "Lender", "open_address"]
 
 Address = tuple[str, str | None, bytes | None, bool, float]
 """URL, token, certificate of the authority, whether TLS is used, and the staleness that is taken."""
+
+NEWS = 4_096
+"""Bytes of a commit that goes along with a call."""
 
 
 class _Private(Store):
@@ -58,11 +62,13 @@ class Lender:
         self._private = _Private()
         self._shares: dict[int, Share] = {}
         self._addresses: WeakKeyDictionary[Store, Address] = WeakKeyDictionary()
+        self._news: WeakKeyDictionary[Session, tuple[str, int, bytes | None]] = WeakKeyDictionary()
         self._process = os.getpid()
 
     def reference(self, session: Session) -> tuple[Any, ...]:
         """
-        Where a worker finds *session*, and what it must have seen of it.
+        Where a worker finds *session*, what it must have seen of it, and the last of that: a worker that has
+        all but the newest commit need not wait until the server has told it.
 
         Raises:
             SessionClosed: The handle was closed. MissingExtra: Workers need gRPC to reach sessions.
@@ -78,7 +84,11 @@ class Lender:
         if address is None:
             address = self._address(store)
         rev = ledger.rev  # before the epoch, which a private session makes when somebody looks
-        return address, ledger.id, ledger.epoch, rev
+        epoch = ledger.epoch
+        known = self._news.get(session)
+        if known is None or known[0] != epoch or known[1] != rev:
+            known = self._news[session] = epoch, rev, _news(ledger, epoch, rev)
+        return address, ledger.id, epoch, rev, known[2]
 
     def _address(self, store: Store) -> Address:
         with self._lock:
@@ -102,6 +112,24 @@ class Lender:
             self._addresses.clear()
         for one in shares:
             one.close()
+
+
+def _news(ledger: Ledger, epoch: str, rev: int) -> bytes | None:
+    """The commit that made *rev*, as a server tells it; None if it is large, or is just being replaced."""
+    from dspex.rpc import messages
+    from dspex.rpc.extra import pb
+
+    with suppress(errors.DspexError):  # a copy that is stale, and knows no news
+        records = list(ledger.records.values())
+        newest = [one for one in records if one.rev >= rev > 0 and one.epoch == epoch]
+        if not newest or any(one.rev > rev for one in newest):
+            return None
+        kinds = ledger.schema.kinds
+        changes = [messages.message_of(kinds[one.name], one) for one in newest]
+        event = pb.Event(rev=rev, prev=rev - 1, changes=changes)
+        if event.ByteSize() <= NEWS:
+            return event.SerializeToString()
+    return None
 
 
 def _of_remote(store: Store) -> Address | None:

@@ -52,7 +52,7 @@ class Order:
     program: str
     inputs: bytes
     session: tuple[Any, ...] | None = None
-    """Address of the store, id, epoch and revision of the caller's."""
+    """Address of the store, id, epoch and revision of the caller's, and the commit that made that."""
     deadline: float | None = None
     """On the monotonic clock."""
     pin: bool = False
@@ -201,13 +201,13 @@ class Running:
             raise errors.SessionMoved(moved.message, **moved.facts, begun=False) from None
 
     def _session(self, wanted: tuple[Any, ...]) -> Session:
-        address, session_id, epoch, rev = wanted
+        address, session_id, epoch, rev, news = wanted
         key = (*address, session_id)
         session = self._sessions.get(key)
         if session is not None:
             self._sessions.move_to_end(key)
             try:
-                return _caught_up(session, epoch, rev)
+                return _caught_up(session, epoch, rev, news)
             except (errors.SessionClosed, errors.UnknownSession):  # deleted, and perhaps made again
                 del self._sessions[key]
                 session.close()
@@ -216,7 +216,7 @@ class Running:
         self._sessions[key] = session
         while len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)[1].close()
-        return _caught_up(session, epoch, rev)
+        return _caught_up(session, epoch, rev, news)
 
     def _store(self, address: tuple[Any, ...]) -> Store:
         store = self._stores.get(address)
@@ -266,10 +266,14 @@ class _Arrivals:
                 return False
 
 
-def _caught_up(session: Session, epoch: str, rev: int) -> Session:
-    """*session*, when it has all that had been committed when the caller was at *rev* of *epoch*."""
+def _caught_up(session: Session, epoch: str, rev: int, news: bytes | None) -> Session:
+    """
+    *session*, when it has all that had been committed when the caller was at *rev* of *epoch*.
+
+    Most often that is one commit more, and it came along as *news*.
+    """
     ledger: Any = session.ledger
-    if ledger.epoch != epoch or ledger.rev < rev:
+    if (ledger.epoch != epoch or ledger.rev < rev) and not (news and ledger.foretold(epoch, news)):
         arrivals = session.attachment(_Arrivals, _Arrivals)
         if not arrivals.wait(ledger, epoch, rev):
             ledger.sync()

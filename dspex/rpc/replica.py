@@ -69,7 +69,7 @@ class Replica(replica.Replica):
         return True
 
     def event(self, message: pb.Event) -> bool | None:
-        """Apply a commit of somebody else; whether there are callbacks to run, None if some are missing."""
+        """Apply a commit of somebody else; whether there are callbacks to run, None after a gap."""
         told: Sequence[pb.Change] = message.changes
         if self._parts or message.more:
             self._parts.append(message)
@@ -81,21 +81,48 @@ class Replica(replica.Replica):
         lock = self._lock
         lock.acquire()
         try:
-            if rev <= self.rev:
+            known = self.rev
+            if rev <= known:
                 return False
-            if prev > self.rev:
+            if prev > known:
                 return None
-            kinds, live, epoch = self.schema.kinds, self.live, self.epoch
-            changes = []
-            for one in told:
-                last = live.get(one.name)
-                changes.append(messages.change_of(kinds, epoch, one, None if last is None else last.value))
-            if self._sink is not None and message.coalesced and rev > prev + 1:
+            if prev < known:  # some of it was foretold
+                told = [one for one in told if one.rev > known]
+            changes = self._changes(told)
+            if self._sink is not None and message.coalesced and rev > known + 1:
                 self._sink.lost(rev, {change.name for change in changes})
             self.advance(changes, rev)
         finally:
             lock.release()
         return self.told
+
+    def foretold(self, epoch: str, news: bytes) -> bool:
+        """
+        Apply the next commit, of which a client of the server tells before the server does.
+
+        Returns:
+            Whether this copy has that commit now; it has not if others before it are missing.
+        """
+        if self.id in self._link.opening:  # the server's answer may be older, and would take it back
+            return False
+        message = pb.Event.FromString(news)
+        with self._lock:
+            if self.epoch != epoch or message.prev > self.rev:
+                return False
+            if message.rev > self.rev:
+                if any(one.name not in self.schema.kinds for one in message.changes):
+                    return False
+                self.advance(self._changes(message.changes), message.rev)
+        self.drain()
+        return True
+
+    def _changes(self, told: Iterable[pb.Change]) -> list[Change]:
+        kinds, live, epoch = self.schema.kinds, self.live, self.epoch
+        changes = []
+        for one in told:
+            last = live.get(one.name)
+            changes.append(messages.change_of(kinds, epoch, one, None if last is None else last.value))
+        return changes
 
     def committed(self, pending: Pending, replies: Sequence[pb.CommitReply]) -> Receipt | None:
         """What a commit of this process did; None if what was between is missing."""

@@ -93,7 +93,7 @@ def served():
 
 
 def at(address, session, rev=None):
-    return address, session.id, session.ledger.epoch, session.ledger.rev if rev is None else rev
+    return address, session.id, session.ledger.epoch, session.ledger.rev if rev is None else rev, None
 
 
 def test_a_session_is_left_when_there_are_too_many_and_it_was_used_longest_ago(running, served, monkeypatch):

@@ -8,10 +8,7 @@ import pytest
 from proxy import Proxy
 
 from dspex import LimitExceeded, Session
-from dspex.dispatch import Fanout
 from dspex.stores import base
-
-needs_lost = pytest.mark.skipif(not hasattr(Fanout, "lost"), reason="the dispatcher cannot be told of jumps")
 
 
 @pytest.fixture
@@ -20,7 +17,6 @@ def proxied(server, tmp_path):
         yield proxy
 
 
-@needs_lost
 def test_who_wants_every_change_is_told_that_some_are_missing(
     server, proxied, remote, demo, *, monkeypatch, eventually
 ):
@@ -42,7 +38,6 @@ def test_who_wants_every_change_is_told_that_some_are_missing(
     assert len(newest) == 1
 
 
-@needs_lost
 def test_a_watch_goes_on_in_another_history(tmp_path, serving, remote, demo, eventually):
     listen = f"unix://{tmp_path}/again"
     first = serving(listen=listen)
@@ -65,6 +60,21 @@ def _may_set(session):
     except LookupError:
         return False
     return True
+
+
+class Recorder:
+    """A sink that writes down revisions, and those that it was told are missing."""
+
+    queue = False
+
+    def __init__(self, told):
+        self.told = told
+
+    def apply(self, changes):
+        self.told.append([change.rev for change in changes])
+
+    def lost(self, rev, names):
+        self.told.append((rev, names))
 
 
 def _copy():
@@ -113,22 +123,41 @@ def test_an_event_that_comes_again_changes_nothing():
 def test_an_event_for_several_commits_says_which_names_it_tells_the_newest_of():
     copy, event = _copy()
     told = []
-
-    class Listening:
-        queue = False
-
-        def apply(self, changes):
-            told.append([change.rev for change in changes])
-
-        def lost(self, rev, names):
-            told.append((rev, names))
-
-    assert copy.subscribe(Listening())
+    assert copy.subscribe(Recorder(told))
     together = event(6, prev=3)
     together.coalesced = True
     copy.event(together)
     copy.event(event(7, prev=6))
     assert told == [(6, {"n"}), [6], [7]]
+
+
+def test_a_commit_that_a_client_told_of_first_is_told_once():
+    copy, event = _copy()
+    told = []
+    watching = Recorder(told)
+    assert copy.subscribe(watching)
+    epoch = copy.epoch
+    assert copy.foretold(epoch, event(4, prev=3).SerializeToString())
+    assert (copy.rev, copy.records["n"].value, told) == (4, 3, [[4]])
+    assert copy.foretold(epoch, event(4, prev=3).SerializeToString())
+    assert (copy.event(event(4, prev=3)), told) == (False, [[4]])
+    together = event(4, 6, prev=3)
+    together.coalesced = True
+    copy.event(together)
+    assert told == [[4], (6, {"n"}), [6]]
+
+
+def test_what_a_client_tells_of_is_not_applied_out_of_its_turn():
+    copy, event = _copy()
+    epoch = copy.epoch
+    assert not copy.foretold(epoch, event(5, prev=4).SerializeToString())
+    assert not copy.foretold("another", event(4, prev=3).SerializeToString())
+    unknown = event(4, prev=3)
+    unknown.changes[0].name = "m"
+    assert not copy.foretold(epoch, unknown.SerializeToString())
+    copy._link.opening.add("s")  # what the server answers may be older
+    assert not copy.foretold(epoch, event(4, prev=3).SerializeToString())
+    assert (copy.rev, copy.records["n"].value) == (3, 2)
 
 
 def test_an_event_after_a_gap_is_not_applied():
