@@ -250,8 +250,8 @@ class MissingExtra(DspexError, ImportError, code="MISSING_EXTRA"):
 
 def shown(value: object, limit: int = 200) -> str:
     """*value* for a sentence: its repr, control characters escaped, at most *limit* characters."""
-    if isinstance(value, str | bytes):
-        value = value[: limit + 1]  # what is cut off need not be rendered
+    if type(value) in (str, bytes):  # a part of a secret is no secret any more
+        value = value[: limit + 1]  # type: ignore[index]  # what is cut off need not be rendered
     if isinstance(value, int) and value.bit_length() > 512:
         return f"an integer of {value.bit_length()} bits"  # a repr of 4,300 digits is a ValueError
     try:

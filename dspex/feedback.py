@@ -12,13 +12,14 @@ import attrs
 import msgspec
 
 from dspex import errors
+from dspex.kinds import Secret
 from dspex.records import Snapshot
 
 if TYPE_CHECKING:
     from dspex.runs import Run
     from dspex.session import Session
 
-__all__ = ["Feedback", "Tried", "overlaid", "run_on"]
+__all__ = ["Feedback", "Tried", "check_tellable", "overlaid", "run_on"]
 
 
 class Feedback:
@@ -54,6 +55,15 @@ class Feedback:
         for fn in self._listeners:
             fn(run, checked)
         return len(self._listeners)
+
+
+def check_tellable(session: Session, name: str) -> None:
+    """Refuse a secret: which values were tried is written into the history."""
+    declared = session.variables.get(name)
+    if declared is not None and isinstance(declared.kind, Secret):
+        raise errors.InvalidValue.expecting(
+            "a variable whose values may be told in the history", "a secret"
+        ).at(name, session.id)
 
 
 def finite(score: Any) -> float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 
 from dspex import errors
-from dspex.feedback import Feedback, Tried, finite, overlaid, run_on
+from dspex.feedback import Feedback, Tried, check_tellable, finite, overlaid, run_on
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,6 +103,7 @@ class Rollout:
         self._lock = threading.Lock()
         self._tried = Tried()
         self._look = 0
+        check_tellable(session, name)
         self.shares = {session.check(name, value): share for value, share in shares.items()}
         """What part of the runs gets each value."""
         self.baseline = session.get(name)

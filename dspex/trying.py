@@ -48,7 +48,7 @@ class Trying:
             guard: The test and how many scores it needs.
 
         Raises:
-            InvalidValue: The shares do not make 1, or a value is not one of *name*'s.
+            InvalidValue: The shares do not make 1, a value is not one of *name*'s, or these are secrets.
             RuleBroken: A rule is against one of the values.
         """
         from dspex.rollouts import Guard, Rollout

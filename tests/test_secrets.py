@@ -3,6 +3,7 @@
 import pytest
 
 from dspex import DspexError, Secret
+from dspex.optimizers import Bandit
 
 SECRETS = ("hunter22", "sesame open")
 
@@ -11,6 +12,7 @@ SECRETS = ("hunter22", "sesame open")
 def opened(session):
     session.register("key", Secret(max_length=12), initial="sesame open")
     session.set("key", "hunter22", {"why": "rotation"})
+    session.register("number", int, initial=0)
     return session
 
 
@@ -45,6 +47,9 @@ def test_a_secret_is_in_no_sentence(opened):
         lambda: opened.register("other", Secret(max_length=3), initial="hunter22"),
         lambda: opened.update({"key": "hunter22", "nowhere": 1}),
     ]
+    calls.append(lambda: opened.rollout("key", {opened.get("key"): 0.5, "sesame open": 0.5}))
+    calls.append(lambda: Bandit(opened, "key", values=["hunter22", "sesame open"]))
+    calls.append(lambda: opened.check("number", opened.get("key")))
     opened.claim(["key"], owner="me", ttl=60)
     calls.append(lambda: opened.set("key", "hunter22"))
     for call in calls:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from dspex import errors
-from dspex.feedback import Feedback, Tried, overlaid, run_on
+from dspex.feedback import Feedback, Tried, check_tellable, overlaid, run_on
 from dspex.kinds import Boolean, Choice, ModuleChoice
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class Bandit:
 
 
 def _valued(session: Session, name: str, values: Iterable[Any] | None) -> list[Arm]:
+    check_tellable(session, name)
     kind = session.variables[name].kind if name in session.variables else None
     if kind is None:
         session.get(name)  # says which is near
