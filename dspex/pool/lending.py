@@ -6,12 +6,14 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from dspex import errors
 from dspex.records import SessionInfo
 from dspex.session import Session
+from dspex.stores import open_store
 from dspex.stores.base import Ledger, Store
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Address", "Lender", "open_address"]
 
 Address = tuple[str, str | None, bytes | None, bool, float]
-"""URL, token, certificate of the authority, whether TLS is used, and the staleness that is taken."""
+"""
+URL; and of a state service: token, certificate of the authority, whether TLS is used, the staleness that is
+taken.
+"""
 
 NEWS = 4_096
 """Bytes of a commit that goes along with a call."""
@@ -55,9 +60,15 @@ class _Private(Store):
 
 
 class Lender:
-    """Makes sessions of this process reachable for its workers, each store once."""
+    """
+    Makes sessions of this process reachable for its workers, each store once.
 
-    def __init__(self) -> None:
+    Args:
+        far: Whether workers may be on other machines: then they go to a server of Redis themselves.
+    """
+
+    def __init__(self, *, far: bool = False) -> None:
+        self._far = far
         self._lock = threading.Lock()
         self._private = _Private()
         self._shares: dict[int, Share] = {}
@@ -94,7 +105,8 @@ class Lender:
         with self._lock:
             address = self._addresses.get(store)
             if address is None:
-                address = self._addresses[store] = _of_remote(store) or self._shared(store)
+                found = _of_remote(store) or (_of_redis(store) if self._far else None)
+                address = self._addresses[store] = found or self._shared(store)
         return address
 
     def _shared(self, store: Store) -> Address:
@@ -140,13 +152,34 @@ def _of_remote(store: Store) -> Address | None:
     return at.shown, at.token, at.ca, at.tls, at.max_staleness
 
 
+def _of_redis(store: Store) -> Address | None:
+    """The address of a store whose sessions are in Redis."""
+    location = getattr(store, "_location", None)
+    return None if location is None else (location.url, None, None, False, location.max_staleness)
+
+
 def open_address(address: Address) -> Store:
-    """The store at *address*, in a worker."""
+    """
+    The store at *address*, in a worker.
+
+    Raises:
+        StoreUnavailable: It is a socket of another machine.
+    """
     import attrs
 
     from dspex.rpc.client import RemoteStore
 
     url, token, ca, tls, staleness = address
+    if not url.startswith("grpc"):
+        return open_store(url)
+    socket = url.removeprefix("grpc+unix://")
+    if socket != url and not Path(socket).exists():
+        raise errors.StoreUnavailable(
+            f"the session is in a process of another machine, which has no {socket}: it is a private one, a "
+            "fork, or in a file there. Workers on other machines need a session whose store has an address "
+            "of its own, such as grpc:// or redis://; move_to(url) takes it there.",
+            address=url,
+        )
     store = RemoteStore(f"{url}?tls=on" if tls else url, token=token, max_staleness=staleness)
     if ca is not None:
         store._address = attrs.evolve(store._address, ca=ca)

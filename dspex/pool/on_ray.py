@@ -2,15 +2,16 @@
 The pool on Ray: the same programs, calls and promises, on as many machines as the cluster has.
 
 Each worker is a named actor, `dspex-<pool>-<slot>-<number>`. Ray brings one back that it lost, on another
-machine if need be; whatever it kept was a cache. Workers reach sessions by the URL of their store: a session
-of this process is shared on a socket of this machine, so across machines it has to be in a store with an
-address of its own.
+machine if need be; whatever it kept was a cache. Workers reach sessions by the URL of their store, a server
+of gRPC or Redis. A session of this process, and a fork, is shared on a socket of this machine, so workers on
+other machines do not reach it, and say so.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -161,15 +162,17 @@ class RayPool(BasePool):
     Workers of a Ray cluster that run programs. Takes what `Pool` takes, and more.
 
     Args:
-        programs: As for `Pool`; every machine of the cluster must be able to import them. address: Of the
-        cluster, as `ray.init` takes it; without one the Ray that this process is connected to, or a
-            new one on this machine.
+        programs: As for `Pool`; every machine of the cluster must be able to import them.
+        address: Of the cluster, as `ray.init` takes it; without one the Ray that this process is connected
+            to, or a new one on this machine.
         name: The first part of the actors' names; by default one that nobody else has.
         options: Of the actors, as `ray.remote` takes them: `{"num_cpus": 1, "resources": {"gpu-box": 1}}`.
 
     Make it before sessions of gRPC stores are opened: `ray.init` may hang in a process whose gRPC is in use.
     A program that sleeps or waits in C cannot be interrupted here: its worker is ended instead.
     """
+
+    far = True
 
     def __init__(
         self,
@@ -187,10 +190,13 @@ class RayPool(BasePool):
         if self._ours:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
+                _reach(address, self.settings.start)
                 self.ray.init(address=address or "local", **QUIET)
             except Exception as error:
                 what = f"there is no Ray cluster at {address}" if address else "Ray cannot be started here"
                 raise errors.WorkerLost(f"{what}: {error}", address=address, started=False) from error
+        else:
+            _check_same(address, self.ray.get_runtime_context().gcs_address)
         self._options = {"num_cpus": 1, **(options or {})}
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._handles: dict[str, Any] = {}
@@ -259,6 +265,20 @@ class RayPool(BasePool):
         if self._ours:
             with suppress(self.ray.exceptions.RayError):
                 self.ray.shutdown()
+
+
+def _check_same(address: str | None, connected: str) -> None:
+    if address not in (None, "auto", connected):
+        raise errors.InvalidValue.expecting(
+            f"'{connected}', the Ray that this process is connected to, or nothing", errors.shown(address)
+        ).at("address")
+
+
+def _reach(address: str | None, seconds: float) -> None:
+    """Raise OSError if *address* names a host where nobody listens: Ray would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
 
 
 def _ray() -> Any:

@@ -16,7 +16,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 from dspex import errors
 from dspex.pool.affinity import home
@@ -39,6 +39,9 @@ HOMES = 100_000
 class Scheduler(Supervisor):
     """Calls and their ways to workers."""
 
+    far: ClassVar[bool] = False
+    """Whether workers may be on other machines."""
+
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._anywhere: deque[Call] = deque()
@@ -48,7 +51,7 @@ class Scheduler(Supervisor):
         self._expiring: list[tuple[float, int, Call]] = []
         """Calls that were queued, by their deadlines."""
         self._todo: list[tuple[Member, Call]] = []
-        self._lender = Lender()
+        self._lender = Lender(far=self.far)
         self._accepting = True
         self._ended = threading.Event()
         self._tools: ThreadPoolExecutor | None = None

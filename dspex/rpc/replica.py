@@ -97,12 +97,6 @@ class Replica(replica.Replica):
         return self.told
 
     def foretold(self, epoch: str, news: bytes) -> bool:
-        """
-        Apply the next commit, of which a client of the server tells before the server does.
-
-        Returns:
-            Whether this copy has that commit now; it has not if others before it are missing.
-        """
         if self.id in self._link.opening:  # the server's answer may be older, and would take it back
             return False
         message = pb.Event.FromString(news)

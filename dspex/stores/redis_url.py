@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import attrs
 
@@ -166,6 +166,23 @@ class Location:
         where = self.path or ",".join(_address(*one) for one in self.hosts)
         more = f"{'?db=' if self.path else '/'}{self.db}" if self.db else ""
         return f"{self.scheme}://{where}{more}" + (f"?service={self.service}" if self.service else "")
+
+    @property
+    def url(self) -> str:
+        """All of it, with the login: for processes that are trusted like this one."""
+        user, password = (quote(one or "", safe="") for one in (self.user, self.password))
+        login = f"{user}:{password}@" if user or password else ""
+        hosts = ",".join(_address(*one) for one in self.hosts)
+        said = {
+            "db": self.db or None,
+            "service": self.service or None,
+            "ca": self.ca,
+            "durability": self.durability,
+            "deadline": self.timing.deadline,
+            "max-staleness": self.max_staleness,
+        }
+        query = urlencode({name: one for name, one in said.items() if one is not None})
+        return f"{self.scheme}://{login}{hosts}{self.path}?{query}"
 
 
 def _authority(

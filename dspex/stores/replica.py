@@ -115,6 +115,16 @@ class Replica(Ledger):
         self.live.update({**self.schema.initial, **found})
         self.epoch, self.rev = epoch, rev
 
+    def foretold(self, epoch: str, news: bytes) -> bool:
+        """
+        Apply the next commit, of which a client of the server tells before the server does.
+
+        Returns:
+            Whether this copy has that commit now. It has not if others before it are missing, or if copies of
+            this kind take nothing from clients.
+        """
+        return False
+
     def jump(self, epoch: str, rev: int, found: Mapping[str, Change]) -> None:
         """
         Be that. Of what lies between, nothing is known but the newest change of each name.

@@ -33,6 +33,7 @@ from dspex.stores.redis_url import Location
 def test_an_address_is_understood(url):
     location = Location.parse(url)
     assert "pa@ss" not in location.shown + repr(location)
+    assert location == Location.parse(location.url)
 
 
 @pytest.mark.parametrize(

