@@ -21,7 +21,7 @@ from memory import NAMES, ten_variables
 from rivals import HAND_MADE, RIVALS, Agent, Settable
 from timing import AGAIN, Goal, Row, Table, finish, machine, measured, size, statement
 
-from dspex import Program, Session
+from dspex import Program, Session, defvariable, telemetry
 
 PACKAGES = ("attrs", "blinker", "cattrs", "msgspec", "param", "psygnal", "pydantic", "traitlets")
 PUSHES = 10_000
@@ -224,6 +224,40 @@ def binding(rounds: int) -> Table:
     return measured("bind", "A bound program of 10 variables, made or pinned", rows, goals, rounds=rounds)
 
 
+# ---- telemetry ---------------------------------------------------------------------------------------
+
+
+def surrounded(program: Program) -> None:
+    """What a run does with telemetry, and nothing else."""
+    with telemetry.running(program):
+        pass
+
+
+class Idle(Program):
+    """Does nothing."""
+
+    temperature = defvariable(float, initial=0.7)
+
+    def forward(self) -> None:
+        pass
+
+
+def untold(rounds: int) -> Table:
+    session = Session()
+    program = Idle.bind(session)
+    set_it, run_it = "session.set('temperature', 0.2)", "Idle.run(session=session)"
+    asked, around = "what a set asks: is telemetry active", "what a run does: a context that is empty"
+    rows = [
+        statement(set_it, set_it, session=session),
+        statement(AGAIN, set_it, session=session),
+        statement(asked, "telemetry.active is None", telemetry=telemetry),
+        statement(run_it, run_it, Idle=Idle, session=session),
+        statement(around, "surrounded(program)", surrounded=surrounded, program=program),
+    ]
+    goals = [Goal(asked, 0.02, set_it), Goal(around, 0.1, run_it)]
+    return measured("telemetry", "What telemetry costs where it is not enabled", rows, goals, rounds=rounds)
+
+
 # ---- fresh processes ---------------------------------------------------------------------------------
 
 
@@ -266,6 +300,7 @@ def main() -> int:
         get_by_name(rounds),
         *(setting(watchers, rounds) for watchers in SET_GOALS),
         binding(rounds),
+        untold(rounds),
         weighing(1 if options.quick else 3),
         importing(starts),
     ]
