@@ -12,7 +12,6 @@ import attrs
 import msgspec
 
 from dspex import errors
-from dspex.kinds import Secret
 from dspex.records import Snapshot
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Feedback:
 def check_tellable(session: Session, name: str) -> None:
     """Refuse a secret: which values were tried is written into the history."""
     declared = session.variables.get(name)
-    if declared is not None and isinstance(declared.kind, Secret):
+    if declared is not None and declared.kind.secret:
         raise errors.InvalidValue.expecting(
             "a variable whose values may be told in the history", "a secret"
         ).at(name, session.id)

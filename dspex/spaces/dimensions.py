@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -65,9 +66,16 @@ class Range:
         assert self.step is not None
         return int((self.high - self.low) / self.step + 1e-9)
 
+    def near(self, number: float) -> float:
+        """The one of the numbers that *number* stands for: engines may be off by the last digit."""
+        if self.step is None or self.whole:
+            return self._inside(number)
+        return self._stepped(round((number - self.low) / self.step))
+
     def _stepped(self, steps: int) -> float:
         assert self.step is not None
-        return self._inside(self.low + steps * self.step)
+        # In decimals, as who declares a step of 0.1 means 0.3 and not 0.30000000000000004.
+        return self._inside(float(Decimal(str(self.low)) + steps * Decimal(str(self.step))))
 
     def _inside(self, number: float) -> float:
         number = min(max(number, self.low), self.high)
@@ -139,7 +147,7 @@ class Dimension:
     def decode(self, scalar: Encoded) -> Any:
         """The value that *scalar* stands for."""
         if isinstance(self.over, Range):
-            return self.kind.check(scalar)
+            return self.kind.check(self.over.near(self.kind.check(scalar)))
         for one, label in zip(self.over.values, self.over.labels, strict=True):
             if type(label) is type(scalar) and label == scalar:
                 return one

@@ -75,7 +75,7 @@ def _reached(over: Range) -> float:
 
 def _near(one: Dimension, number: float) -> Any:
     assert isinstance(one.over, Range)
-    return one.kind.check(min(max(number, one.over.low), one.over.high))
+    return one.kind.check(one.over.near(number))
 
 
 def to_optuna(dimensions: Mapping[str, Dimension]) -> dict[str, Any]:

@@ -397,3 +397,28 @@ def test_a_mapped_point_has_only_what_matters_there_and_no_rule_against_it(space
 def test_equal_declarations_have_equal_fingerprints():
     assert Older.search_space().fingerprint == Older.search_space(at={"temperature": 0.1}).fingerprint
     assert Older.search_space().fingerprint != Newer.search_space().fingerprint
+
+
+class Stepped(Program):
+    temperature = defvariable(Float(min=0.0, max=1.5, step=0.1), initial=0.7)
+
+
+TENTHS = [tenth / 10 for tenth in range(16)]
+
+
+def test_the_numbers_of_a_step_are_those_that_its_decimals_name():
+    space = Stepped.search_space()
+    assert TENTHS == [point["temperature"] for point in space.grid(16)]
+    dice = random.Random(1)
+    assert {space.sample(dice)["temperature"] for _ in range(200)} == set(TENTHS)
+
+
+def test_what_an_engine_proposes_is_one_of_the_numbers_of_a_step():
+    optuna = pytest.importorskip("optuna")
+    space = Stepped.search_space()
+    trials = [
+        optuna.trial.FixedTrial({"temperature": 3 * 0.1}),
+        optuna.trial.FixedTrial({"temperature": 0.7}),
+    ]
+    assert [0.3, 0.7] == [space.suggest(trial)["temperature"] for trial in trials]
+    assert 0.3 == space["temperature"].decode(3 * 0.1)
