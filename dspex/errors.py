@@ -170,7 +170,7 @@ class SessionClosed(DspexError, code="SESSION_CLOSED"):
 
 
 class SessionMoved(SessionClosed, code="SESSION_MOVED"):
-    """The session is in another store now: `url` says in which, `session` under which id."""
+    """The session is in another store now: `url` says in which, `session_id` under which id."""
 
 
 class SessionExists(DspexError, code="SESSION_EXISTS"):
@@ -261,6 +261,15 @@ def shown(value: object, limit: int = 200) -> str:
     if not text.isprintable():
         text = text.encode("unicode_escape").decode("ascii")
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def without_login(url: object) -> str:
+    """*url* for people: what may be a user and a password is left out."""
+    text = str(url)
+    scheme, mark, rest = text.partition("://")
+    if mark and not rest.startswith("/"):  # else it is a path, where an @ is only that
+        rest = rest.rpartition("@")[2]
+    return f"{scheme}{mark}{rest}"
 
 
 def listed(names: Iterable[object]) -> str:

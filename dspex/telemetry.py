@@ -241,17 +241,21 @@ class Telemetry:
         for pool in list(pools):
             stats = pool.stats()
             ready, busy = ready + stats.ready, busy + stats.busy
-        yield self._observation(busy, {"dspex.state": "busy"})
-        yield self._observation(ready - busy, {"dspex.state": "idle"})
+        if active is self:
+            yield self._observation(busy, {"dspex.state": "busy"})
+            yield self._observation(ready - busy, {"dspex.state": "idle"})
 
     def _queue(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield self._observation(sum(pool.stats().queued for pool in list(pools)))
+        if active is self:
+            yield self._observation(sum(pool.stats().queued for pool in list(pools)))
 
     def _started(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield self._observation(sum(pool.tally.started for pool in list(pools)))
+        if active is self:
+            yield self._observation(sum(pool.tally.started for pool in list(pools)))
 
     def _lost(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield self._observation(sum(pool.tally.lost for pool in list(pools)))
+        if active is self:
+            yield self._observation(sum(pool.tally.lost for pool in list(pools)))
 
 
 class PoolCall:

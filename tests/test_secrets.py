@@ -2,8 +2,10 @@
 
 import pytest
 
-from dspex import DspexError, Secret
+from dspex import DspexError, InvalidValue, Secret
+from dspex.errors import without_login
 from dspex.optimizers import Bandit
+from dspex.stores import open_store
 
 SECRETS = ("hunter22", "sesame open")
 
@@ -74,3 +76,39 @@ def test_the_value_of_a_secret_is_still_the_secret(opened):
     assert f"Bearer {opened.get('key')}" == "Bearer hunter22"
     assert isinstance(opened.get("key"), str)
     assert opened.history("key")[-1].new == "hunter22"
+
+
+LOGINS = (
+    "redsi://app:hunter22@db",
+    "redis://app:hunter22@db:port",
+    "redis://app:hunter22/0@db",
+    "redis://app:hunter22?x@db:y",
+    "grpc://app:hunter22@db:7000",
+    "redis://app:hunter22@[db",
+)
+
+
+@pytest.mark.parametrize("url", LOGINS)
+def test_a_login_is_in_no_sentence_about_an_address(url):
+    with pytest.raises(DspexError) as refused:
+        open_store(url)
+    assert "hunter22" not in f"{refused.value} {refused.value!r} {refused.value.facts}"
+
+
+def test_a_login_is_not_told_with_the_storage_of_a_study():
+    from dspex.optimizers.storage import unusable
+
+    refused = unusable("mysql://app:hunter22@db/studies", ValueError())
+    assert str(refused) == "the study storage 'mysql://db/studies' cannot be used: ValueError"
+    assert "hunter22" not in repr(refused.facts)
+
+
+def test_a_path_is_no_login():
+    assert without_login("sqlite:////home/me@work/agent.db") == "sqlite:////home/me@work/agent.db"
+    assert without_login("redis://me@work/0") == "redis://work/0"
+
+
+@pytest.mark.parametrize("url", ["redis://[x", "grpc://[::1", "sqlite://[x", "valkey+embedded://[x"])
+def test_what_is_no_url_is_refused(url):
+    with pytest.raises(InvalidValue, match=r"^the URL of a store must be a URL \("):
+        open_store(url)

@@ -219,6 +219,8 @@ def test_a_pool_takes_the_trace_along_and_counts_its_calls(told, tmp_path, monke
         name, trace_id, parent = pool.submit("telling:Telling").result(30)
         (call,) = exporter.get_finished_spans()
         data = reader.get_metrics_data()
+        telemetry.disable()
+        after = reader.get_metrics_data()
     meters.shutdown()
     assert (name, call.name) == ("run Telling", "call telling:Telling")
     assert f"{call.context.trace_id:032x}" == trace_id
@@ -234,6 +236,8 @@ def test_a_pool_takes_the_trace_along_and_counts_its_calls(told, tmp_path, monke
     assert {"dspex.program": "telling:Telling", "dspex.outcome": "done"} == dict(duration.attributes)
     assert sum(point.value for point in points["dspex.pool.workers"]) == 1
     assert [0] == [point.value for point in points["dspex.pool.queue"]]
+    left = [] if after is None else after.resource_metrics[0].scope_metrics
+    assert ["dspex.pool.call.duration"] == [metric.name for scope in left for metric in scope.metrics]
 
 
 def test_a_call_of_a_pool_that_fails_says_why_and_what_it_ran_is_its_child(told):

@@ -144,7 +144,8 @@ def _store(url: str, session: str | None) -> Iterator[Finding]:
     try:
         with opened_store(url) as store:
             seconds = sorted(_seconds(store) for _ in range(ROUNDS))[ROUNDS // 2]
-            words = f"{url}, sessions: {len(store.sessions())}, listed in {seconds * 1000:.2f} ms"
+            where = errors.without_login(url)
+            words = f"{where}, sessions: {len(store.sessions())}, listed in {seconds * 1000:.2f} ms"
             yield Finding("store", "ok", words)
             yield from _sqlite(url)
             if session is not None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dspex import errors
 from dspex.cli import printing
 from dspex.cli.completing import session_ids
 from dspex.cli.opening import made_store, opened, opened_store
@@ -118,8 +119,8 @@ def copy(
         made_store(to) as target,
         moving.copy(session, source, target, as_id=as_id) as made,
     ):
-        copied, revision = made.id, str(made.revision)
+        copied, revision, shown = made.id, str(made.revision), errors.without_login(to)
     if as_json:
-        printing.answer({"session": copied, "store": to, "revision": revision})
+        printing.answer({"session": copied, "store": shown, "revision": revision})
     else:
-        printing.lines([f"{copied} is in {to} at revision {revision}"])
+        printing.lines([f"{copied} is in {shown} at revision {revision}"])

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dspex import errors
 from dspex.cli import printing
 from dspex.cli.options import Json, StoreUrl
 from dspex.cli.running import importable
@@ -77,12 +78,14 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together.")
 
+    shown = errors.without_login(store)
+
     def ready(server: rpc.Server) -> None:
         if as_json:
             more = {"programs": programs, "workers": workers or WORKERS} if programs else {}
-            printing.answer({"store": store, "url": server.url, "pid": os.getpid(), **more})
+            printing.answer({"store": shown, "url": server.url, "pid": os.getpid(), **more})
         else:
-            printing.lines([f"process {os.getpid()} serves {store} at {server.url}"])
+            printing.lines([f"process {os.getpid()} serves {shown} at {server.url}"])
             if programs:
                 printing.lines([f"workers: {workers or WORKERS}, programs: {', '.join(programs)}"])
 

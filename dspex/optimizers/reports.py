@@ -63,7 +63,7 @@ def html(study: Study) -> str:
 
 def _summary(study: Study) -> str:
     done = sum(one.state == "complete" for one in study.trials)
-    where = "memory" if study.storage is None else study.storage
+    where = "memory" if study.storage is None else errors.without_login(study.storage)
     return (
         f"{study.program.__name__} on session '{study.session.id}', {time.strftime('%Y-%m-%d %H:%M')}. "
         f"{len(study.trials)} trials, {done} of them complete, in {study.seconds:.1f} s and {study.lm_calls} "

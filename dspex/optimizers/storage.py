@@ -163,9 +163,11 @@ def _opened(
 
 def unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
     """*storage* cannot be opened, read or written."""
+    where = errors.without_login(storage)
+    why = str(error).strip().partition("\n")[0] or type(error).__name__
     return errors.StoreUnavailable(
-        f"the study storage {errors.shown(storage, 80)} cannot be used: {str(error).splitlines()[0]}",
-        storage=str(storage),
+        f"the study storage {errors.shown(where, 80)} cannot be used: {why}",
+        storage=where,
     )
 
 

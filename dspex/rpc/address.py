@@ -13,6 +13,7 @@ import attrs
 from dspex import errors
 from dspex.rpc.extra import grpc
 from dspex.rpc.limits import MESSAGE, Timers
+from dspex.stores.urls import split
 
 __all__ = ["Address"]
 
@@ -64,7 +65,7 @@ class Address:
             InvalidValue: It is no address of a server, or has a parameter that nobody knows.
             StoreUnavailable: A file that it names cannot be read.
         """
-        parts = urlsplit(url)
+        parts = split(url)
         given = dict(parse_qsl(parts.query, keep_blank_values=True))
         for name in given:
             if name not in PARAMETERS:
@@ -110,7 +111,7 @@ class Address:
 
 def _targets(url: str) -> tuple[tuple[str, ...], bool]:
     """The targets for grpc, and whether what is sent there stays on this machine."""
-    parts = urlsplit(url)
+    parts = split(url)
     found, local = [], True
     if parts.scheme == "grpc+unix" and not parts.netloc:
         found = [f"unix:{path}" for path in parts.path.split(",") if path.startswith("/") and len(path) > 1]
@@ -131,7 +132,7 @@ def _targets(url: str) -> tuple[tuple[str, ...], bool]:
             return tuple(found), local
     raise errors.InvalidValue.expecting(
         "grpc://host:port, with more of them after commas, or grpc+unix:///path",
-        errors.shown(f"{parts.scheme}://{parts.netloc}{parts.path}", 80),
+        errors.shown(errors.without_login(url).partition("?")[0], 80),
     ).at("the URL of a gRPC store")
 
 

@@ -162,6 +162,12 @@ class Caller:
         self._token = token
         self._known: dict[tuple[str, str], bool] = {}
 
+    @property
+    def over(self) -> bool:
+        """Whether its token has ended."""
+        token = self._token
+        return token is not None and token.expires is not None and time.time() >= token.expires
+
     def may(self, verb: str, session: str) -> bool:
         """Whether this caller may do *verb* in *session*, which need not be there."""
         if self._token is None or verb == ANYONE:
@@ -186,7 +192,7 @@ class Caller:
         token = self._token
         if token is None:
             return
-        if token.expires is not None and time.time() >= token.expires:
+        if self.over:
             raise _unauthenticated()
         if not self.may(verb, session):
             raise errors.PermissionDenied(

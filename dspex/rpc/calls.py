@@ -80,7 +80,7 @@ class Calls:
 
     # ---- streams -----------------------------------------------------------------------------------
 
-    def _stream(self, context: Any) -> Outbox:
+    def _stream(self, context: Any, caller: Caller) -> Outbox:
         if len(self.streams) >= self.service.limits.links:
             raise errors.LimitExceeded(
                 f"this server has {self.service.limits.links} open streams, which is its limit.",
@@ -89,7 +89,7 @@ class Calls:
         self.service.opens.take("opened streams")
         if self.draining:
             raise errors.StoreUnavailable("this server is stopping. Connect again.")
-        outbox = Outbox(context)
+        outbox = Outbox(context, caller)
         self.streams[outbox] = None
         return outbox
 
@@ -103,7 +103,7 @@ class Calls:
             caller = self.gate.caller(context.invocation_metadata(), context.peer())
             request = requests.parsed(pb.SubscribeRequest, data)
             self.service.admit(caller, request)
-            outbox = self._stream(context)
+            outbox = self._stream(context, caller)
             outbox.single = True
             await self.service.subscribe(caller, request, outbox)
             await outbox.ended
@@ -120,7 +120,7 @@ class Calls:
         try:
             caller = self.gate.caller(context.invocation_metadata(), context.peer())
             caller.must(ANYONE, "*")
-            outbox = self._stream(context)
+            outbox = self._stream(context, caller)
             # A task of its own, so that it can be ended without ending the call, which grpc would log.
             reader = asyncio.create_task(_read(frames, _Link(self.service, caller, outbox), outbox))
             await asyncio.wait([reader, outbox.ended], return_when=asyncio.FIRST_COMPLETED)
@@ -155,11 +155,13 @@ class Calls:
             await asyncio.sleep(0.005)
 
     def tick(self) -> None:
-        """Say to every stream that it is alive; end those that take nothing."""
+        """Say to every stream that it is alive; end those that take nothing, or whose token has ended."""
         now = self.service.loop.time()
         timers = self.service.timers
         for outbox in list(self.streams):
-            if outbox.began is None:
+            if outbox.caller.over:
+                outbox.abandon()  # its client connects again, and is told why it may not
+            elif outbox.began is None:
                 outbox.bookmarks()
                 if not outbox.sent:
                     outbox.tell(messages.item(0, pong=pb.Pong()))

@@ -222,8 +222,11 @@ class Link(Incoming):
             self.channels.clear()
             self.opening.clear()
             for number, pending in list(self.pending.items()):
+                pending.replies.clear()  # parts of an answer that another stream will give from its beginning
                 if pending.abandoned or pending.what == "resubscribe":
                     self.pending.pop(number, None)
+            for ledger in list(self.ledgers.values()):
+                ledger.parts.clear()
         if outgoing is not None:
             outgoing.put(None)
         if stream is not None:

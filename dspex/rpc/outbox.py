@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+from dspex.rpc.auth import Caller
 from dspex.rpc.hubs import Hub
 from dspex.rpc.limits import PART
 
@@ -29,8 +30,10 @@ class Outbox:
     way to the client.
     """
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, caller: Caller) -> None:
         self._context = context
+        self.caller = caller
+        """Who reads it."""
         self._loop = asyncio.get_running_loop()
         self._out: deque[bytes | Iterator[bytes]] = deque()
         self._dirty: dict[Hub, None] = {}

@@ -26,12 +26,13 @@ class Replica(replica.Replica):
     whoever waits for the commit, or runs them when nobody does.
     """
 
-    __slots__ = ("_link", "_parts", "channel", "create")
+    __slots__ = ("_link", "channel", "create", "parts")
 
     def __init__(self, link: Link, store: Any, session_id: str, *, create: bool) -> None:
         super().__init__(store, session_id)
         self._link = link
-        self._parts: list[Any] = []
+        self.parts: list[Any] = []
+        """Of a message that has not come whole yet."""
         self.create = create
         self.channel = 0
 
@@ -50,10 +51,10 @@ class Replica(replica.Replica):
 
     def opened(self, message: pb.Opened) -> bool:
         """Take one part of the session; whether it was the last."""
-        self._parts.append(message)
+        self.parts.append(message)
         if message.more:
             return False
-        parts, self._parts = self._parts, []
+        parts, self.parts = self.parts, []
         with self._lock:
             self._declare([data for part in parts for data in part.declarations])
             self.channel = message.channel
@@ -71,11 +72,11 @@ class Replica(replica.Replica):
     def event(self, message: pb.Event) -> bool | None:
         """Apply a commit of somebody else; whether there are callbacks to run, None after a gap."""
         told: Sequence[pb.Change] = message.changes
-        if self._parts or message.more:
-            self._parts.append(message)
+        if self.parts or message.more:
+            self.parts.append(message)
             if message.more:
                 return False
-            parts, self._parts = self._parts, []
+            parts, self.parts = self.parts, []
             told = [one for part in parts for one in part.changes]
         rev, prev = message.rev, message.prev
         lock = self._lock

@@ -152,10 +152,11 @@ def _refuse_unknown(message: Any) -> None:
 
 def check_words(request: pb.CommitRequest, limit: int) -> None:
     """Refuse tokens and names of commits that are a text of their own."""
-    for field in ("token", "release", "op"):
-        if len(getattr(request, field)) > limit:
+    words = {field: getattr(request, field) for field in ("token", "release", "op")}
+    for field, word in {**words, "claim.token": request.claim.token}.items():
+        if len(word) > limit:
             raise errors.LimitExceeded(
-                f"{field} has {len(getattr(request, field))} characters; the limit is {limit}.", limit=limit
+                f"{field} has {len(word)} characters; the limit is {limit}.", limit=limit
             )
 
 

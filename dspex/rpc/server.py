@@ -92,12 +92,13 @@ class Server:
 
     def start(self) -> Self:
         """
-        Begin to serve.
+        Begin to serve. A server that does already goes on.
 
         Raises:
             StoreUnavailable: The address cannot be had.
         """
-        in_loop(self._start())
+        if self._server is None:
+            in_loop(self._start())
         return self
 
     async def _start(self) -> None:

@@ -56,9 +56,10 @@ def open_store(url: str | Store) -> Store:
         return url
     scheme = url.partition("://")[0] if isinstance(url, str) else ""
     if scheme not in SCHEMES:
+        shown = errors.without_login(url)
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise errors.StoreUnavailable(
-            f"no store has the scheme of {errors.shown(url, 80)}; known are {known}.", url=url
+            f"no store has the scheme of {errors.shown(shown, 80)}; known are {known}.", url=shown
         )
     if scheme == "memory":
         with _lock:

@@ -12,11 +12,12 @@ import threading
 import time
 from pathlib import Path
 from typing import IO
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from dspex import errors
 from dspex.stores.redis import RedisStore
 from dspex.stores.redis_url import Timing
+from dspex.stores.urls import split
 
 __all__ = ["EmbeddedStore", "Server"]
 
@@ -148,7 +149,7 @@ class EmbeddedStore(RedisStore):
     """
 
     def __init__(self, url: str, *, timing: Timing | None = None) -> None:
-        parts = urlsplit(url)
+        parts = split(url)
         if parts.netloc or len(parts.path) < 2:
             raise errors.InvalidValue.expecting(
                 "valkey+embedded:///absolute/folder", errors.shown(url.partition("?")[0], 80)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import attrs
 
 from dspex import errors
+from dspex.stores.urls import split
 
 __all__ = ["Durability", "Location", "Timing"]
 
@@ -115,7 +116,7 @@ class Location:
         Raises:
             InvalidValue: It is no address of a server, or has a parameter that nobody knows.
         """
-        parts = urlsplit(url)
+        parts = split(url)
         given = dict(parse_qsl(parts.query, keep_blank_values=True))
         for name in given:
             if name not in PARAMETERS:
@@ -208,11 +209,10 @@ def _address(host: str, port: int) -> str:
 
 
 def _unusable(url: str) -> errors.InvalidValue:
-    parts = urlsplit(url)
     return errors.InvalidValue.expecting(
         "redis://host:port/db, rediss://…, redis+unix:///path, redis+sentinel://host:port,…?service=name or "
         "redis+cluster://host:port,…",
-        errors.shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 80),
+        errors.shown(errors.without_login(url).partition("?")[0], 80),
     ).at("the URL of a Redis store")
 
 

@@ -8,12 +8,13 @@ import sqlite3
 import stat
 import threading
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import attrs
 
 from dspex import errors
 from dspex.stores import sqlite_schema as sql
+from dspex.stores.urls import split
 
 __all__ = ["Location", "connect", "lock", "open_file", "prepare", "unavailable", "unlock"]
 
@@ -46,7 +47,7 @@ class Location:
         Raises:
             StoreUnavailable: It says something else.
         """
-        parts = urlsplit(url)
+        parts = split(url)
         name = unquote(parts.path[1:])
         if parts.scheme != "sqlite" or parts.netloc or parts.fragment or name in ("", ":memory:"):
             raise errors.StoreUnavailable(

@@ -370,3 +370,20 @@ def test_s4_secrets_do_not_leave(serving, remote, caplog, tmp_path):
         said += [str(raised.value), repr(raised.value)]
     said += [record.getMessage() for record in caplog.records]
     assert not [line for line in said if canary in line or secret in line]
+
+
+def test_who_may_not_watch_any_more_is_told_nothing(serving, remote, demo, eventually):
+    secret, token = new_token(ALL, expires=time.time() + 2.0)
+    server = serving(tokens=[token])
+    session = demo(remote(server.url, token=secret))
+    told = []
+    session.watch("n", told.append)
+    with Session("demo", store=server.store) as beneath:
+        beneath.set("n", 1)
+        eventually(lambda: [change.value for change in told] == [1], "a change in time")
+        eventually(lambda: server._calls.streams == {}, "the stream has ended")
+        beneath.set("n", 2)
+        eventually(lambda: session.ledger.status == "CLOSED", "the client was told why")
+    with pytest.raises(PermissionDenied):
+        session.set("n", 3)
+    assert [change.value for change in told] == [1]

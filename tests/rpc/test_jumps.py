@@ -176,3 +176,40 @@ def test_a_checksum_that_differs_is_noticed():
     assert copy.agrees(pb.Bookmark(rev=2, digest=right + 1))
     assert not copy.agrees(pb.Bookmark(rev=3, digest=right ^ 1))
     assert not copy.agrees(pb.Bookmark(rev=4, digest=right))
+
+
+def _reply(name, *, more):
+    from dspex.rpc.extra import pb
+
+    return pb.Item(id=5, history=pb.HistoryReply(epoch="e", changes=[pb.Change(name=name)], more=more))
+
+
+def test_parts_of_an_answer_that_a_lost_connection_gave_are_not_taken_twice():
+    from dspex.rpc.address import Address
+    from dspex.rpc.link import Link
+    from dspex.rpc.pending import Pending
+
+    link = Link(Address.parse("grpc://127.0.0.1:1"))
+    asked = link.pending[5] = Pending("history", b"")
+    link._answered(_reply("one", more=True), "history", [])
+    link.lost(None)
+    link._answered(_reply("one", more=True), "history", [])
+    link._answered(_reply("two", more=False), "history", [])
+    assert [change.name for reply in asked.result for change in reply.changes] == ["one", "two"]
+
+
+def test_parts_of_a_session_that_a_lost_connection_gave_are_none_of_the_next():
+    from dspex.rpc.extra import pb
+
+    copy, _ = _copy()
+    link, declared = copy._link, copy.schema.declarations
+    link.ledgers[copy.id] = copy
+    old = pb.Change(name="n", value=b"\xcd\x02\x9a", version=9, rev=9)
+    begun = pb.Opened(session="s", channel=1, epoch=copy.epoch, rev=9, start=pb.START_SNAPSHOT, more=True)
+    begun.records.append(old)
+    assert not copy.opened(begun)
+    link.lost(None)
+    assert copy.opened(
+        pb.Opened(session="s", channel=1, epoch="another", rev=0, start=pb.START_OTHER_EPOCH, more=False)
+    )
+    assert (copy.epoch, copy.records["n"].value, set(declared)) == ("another", 0, {"n"})

@@ -75,6 +75,24 @@ def test_a_server_does_not_take_the_place_of_a_file(serving, tmp_path):
     assert (str(refused.value), file.read_text()) == (f"{file} is there and is no socket.", "keep me")
 
 
+def test_a_server_that_serves_already_goes_on(serving, remote):
+    server = serving()
+    with server.start() as same:
+        assert remote(same.url).sessions() == []
+
+
+@pytest.mark.parametrize("field", ["token", "release", "op", "claim.token"])
+def test_the_words_of_a_commit_are_bounded(field):
+    from dspex.rpc.extra import pb
+
+    *inside, last = field.split(".")
+    request = pb.CommitRequest(session="demo")
+    setattr(request.claim if inside else request, last, "x" * 9)
+    requests.check_words(request, 9)
+    with pytest.raises(LimitExceeded, match=rf"^{field} has 9 characters; the limit is 8\.$"):
+        requests.check_words(request, 8)
+
+
 def test_a_share_shows_where_it_is_and_of_what():
     with Session() as session, share(session) as one, share(MemoryStore()) as every:
         assert repr(one) == f"<Share {one.url} of session '{session.id}'>"
