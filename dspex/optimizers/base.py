@@ -64,21 +64,21 @@ class Search:
     budget: Budget
     names: Sequence[str]
     """What is claimed, and may be set."""
+    candidates: Mapping[str, Sequence[Any]] = attrs.field(factory=dict)
+    """What was made on the way, by name."""
+    points: Sequence[Mapping[str, Any]] = ()
+    """What was found on the way, best first: values by name."""
     notes: Sequence[str] = ()
     """What became known on the way."""
-    candidates: Mapping[str, Sequence[Any]] = attrs.field(factory=dict)
-    """What was made on the way, by name: a study that is kept keeps them, as they would not be made again."""
 
-    def with_candidates(
-        self, candidates: Mapping[str, Sequence[Any]], *, only: bool = False, notes: Sequence[str] = ()
-    ) -> Search:
+    def with_candidates(self, candidates: Mapping[str, Sequence[Any]], *, only: bool = False) -> Search:
         """The same search with *candidates*, over all variables or *only* over those of them."""
         space = self.program.search_space(candidates, at=self.session.snapshot())
         if only:
             space = space.only(candidates)
-        trials = attrs.evolve(self.trials, space=space)
-        notes = (*self.notes, *notes)
-        return attrs.evolve(self, space=space, trials=trials, notes=notes, candidates=candidates)
+        return attrs.evolve(
+            self, space=space, trials=attrs.evolve(self.trials, space=space), candidates=candidates
+        )
 
 
 @attrs.frozen
@@ -147,6 +147,11 @@ class Optimizer(ABC):
                 "With several objectives no trial is best in all: say which to take with choose=, a function "
                 "that is given the Pareto set and returns one of it."
             )
+        if lm_calls is not None and pool is not None:
+            raise errors.InvalidDeclaration(
+                "lm_calls cannot be counted in a pool, whose processes ask the models: give seconds= or "
+                "trials= instead, or leave pool= out."
+            )
         self.metric = metric
         self.objectives = tuple(objectives)
         self.choose = choose
@@ -168,10 +173,6 @@ class Optimizer(ABC):
     @abstractmethod
     def _search(self, search: Search) -> Found:
         """Spend the budget of *search* on trials."""
-
-    def _extend(self, search: Search) -> Search:
-        """A hook: *search* with more candidates, made within its budget."""
-        return search
 
     def compile(
         self,
@@ -227,7 +228,6 @@ class Optimizer(ABC):
         owner = check_name(f"study-{name}"[:128])
         with session.claim(names, owner=owner, ttl=TTL) as claim:
             with kept(claim, budget):
-                search = self._extend(search)
                 found = self._search(search)
             best = self._picked(found.trials)
             receipt = self._committed(search, found.trials, best) if self.commit else None
@@ -242,7 +242,7 @@ class Optimizer(ABC):
             seconds=budget.elapsed,
             lm_calls=budget.spent_calls,
             storage=found.storage,
-            notes=(*search.notes, *found.notes),
+            notes=tuple(found.notes),
             receipt=receipt,
             optuna=found.optuna,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -160,8 +161,8 @@ class Study:
 
 
 def new_name(program: type[Program]) -> str:
-    """The name of a study of *program* that was given none."""
-    return f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """The name of a study of *program* that was given none; no other has it."""
+    return f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def baseline_of(trials: Sequence[Trial]) -> Trial | None:

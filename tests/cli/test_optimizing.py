@@ -14,7 +14,7 @@ import optuna
 
 from dspex import Session
 from dspex.cli import optimizing
-from dspex.optimizers.optuna_search import DEFAULT_STORAGE
+from dspex.optimizers.kept import DEFAULT_STORAGE
 
 SHOP = """
 from dspex import Demos, Float, Program, defvariable
