@@ -18,12 +18,13 @@ An author writes `_search`, which spends the budget on trials and returns them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.evaluation.datasets import dataset
 from dspex.evaluation.evaluate import class_of
 from dspex.optimizers.studies import (
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric
     from dspex.spaces import SearchSpace
 
-__all__ = ["Found", "Optimizer", "Search"]
+__all__ = ["Found", "Optimizer", "Search", "check_counts"]
 
 
 @attrs.frozen
@@ -101,7 +102,6 @@ class Optimizer(ABC):
         metric: As for `evaluate`.
         objectives: What to look for: `score`, and any of `seconds`, `cost`, `lm_calls`, `tokens`.
         choose: Picks the winner of the Pareto set; needed where there are several objectives.
-        candidates: Values to choose from, by name, for prompts, demos and free text.
         seconds: The time that the search may take.
         lm_calls: The calls of language models that it may make.
         num_threads: Examples of one trial at the same time.
@@ -116,13 +116,15 @@ class Optimizer(ABC):
     screen: int | None = None
     """Examples after which a trial that is clearly worse than the best is given up; None for never."""
 
+    candidates: Mapping[str, Sequence[Any]] = MappingProxyType({})
+    """Values to choose from, by name, where the declaration names none."""
+
     def __init__(
         self,
         metric: Metric,
         *,
         objectives: Sequence[str] = ("score",),
         choose: Choose | None = None,
-        candidates: Mapping[str, Iterable[Any]] | None = None,
         seconds: float | None = None,
         lm_calls: int | None = None,
         num_threads: int = 1,
@@ -138,6 +140,9 @@ class Optimizer(ABC):
         for name, bound in (("seconds", seconds), ("lm_calls", lm_calls)):
             if bound is not None and not bound > 0:
                 raise errors.InvalidValue.expecting("more than 0", errors.shown(bound)).at(name)
+        check_counts(num_threads=num_threads)
+        if deadline is not None:
+            deadlines.check_seconds(deadline, "deadline", least="more than 0")
         unknown = [one for one in objectives if one not in OBJECTIVES]
         if unknown or not objectives or len(set(objectives)) < len(tuple(objectives)):
             expected = f"some of {errors.listed(OBJECTIVES)}, each once"
@@ -152,10 +157,11 @@ class Optimizer(ABC):
                 "lm_calls cannot be counted in a pool, whose processes ask the models: give seconds= or "
                 "trials= instead, or leave pool= out."
             )
+        if choose is not None and not callable(choose):
+            raise errors.InvalidValue.expecting("a function", errors.shown(choose)).at("choose")
         self.metric = metric
         self.objectives = tuple(objectives)
         self.choose = choose
-        self.candidates = {name: list(values) for name, values in (candidates or {}).items()}
         self.seconds = seconds
         self.lm_calls = lm_calls
         self.num_threads = num_threads
@@ -309,3 +315,15 @@ class Optimizer(ABC):
             return not (sure and best.score > baseline.interval[1])  # type: ignore[operator,index]
         ours, theirs = best.objectives((name,))[0], baseline.objectives((name,))[0]
         return ours >= theirs if name in MINIMIZED else ours <= theirs
+
+
+def check_counts(**counts: int | None) -> None:
+    """
+    Check options that count something; None for one that is not given.
+
+    Raises:
+        InvalidValue: One of them is no number from 1.
+    """
+    for name, count in counts.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise errors.InvalidValue.expecting("at least 1", errors.shown(count)).at(name)

@@ -9,7 +9,8 @@ import attrs
 
 from dspex import errors
 from dspex.optimizers import made, proposals
-from dspex.optimizers.kept import KeptOptimizer, check_counts
+from dspex.optimizers.base import check_counts
+from dspex.optimizers.kept import KeptOptimizer
 
 if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric

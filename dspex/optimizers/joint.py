@@ -50,10 +50,12 @@ class JointOptimizer(OptunaOptimizer):
         **options: Any,
     ) -> None:
         super().__init__(metric, **options)
-        self.teleprompters = tuple(teleprompters)
+        self.proposals = [
+            proposals.Proposal(asked, dict(settings), model=lm, seed=self.seed)
+            for asked, settings in (one if isinstance(one, tuple) else (one, {}) for one in teleprompters)
+        ]
         self.demo_sets = demo_sets
         self.demo_sizes = tuple(demo_sizes)
-        self.lm = lm
 
     def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
         return list(dict.fromkeys([*space, *proposals.prompts_of(program, session)]))
@@ -82,9 +84,7 @@ class JointOptimizer(OptunaOptimizer):
                 proposals.labelled(kind, search.trainset, self.demo_sets, self.demo_sizes, self.seed)
             )
         notes: list[str] = []
-        for number, one in enumerate(self.teleprompters):
-            asked, settings = one if isinstance(one, tuple) else (one, {})
-            proposal = proposals.Proposal(asked, settings, model=self.lm, seed=self.seed)
+        for number, proposal in enumerate(self.proposals):
             points, more = made.found_once(
                 search, study, f"{number}.{proposal.name}", partial(proposal.found, search, self.metric)
             )

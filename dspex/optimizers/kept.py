@@ -8,16 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from dspex import errors
 from dspex.optimizers.asking import Asking
-from dspex.optimizers.base import Found, Optimizer, Search
+from dspex.optimizers.base import Found, Optimizer, Search, check_counts
 from dspex.optimizers.storage import NewSpace, need_optuna, of_space, open_study, quietly, trials_of
 
 if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric
     from dspex.spaces import SearchSpace
 
-__all__ = ["DEFAULT_STORAGE", "KeptOptimizer", "check_counts"]
+__all__ = ["DEFAULT_STORAGE", "KeptOptimizer"]
 
 DEFAULT_STORAGE = "sqlite:///dspex-studies.db"
 """A file in the working directory; `optuna-dashboard` opens it as it is."""
@@ -114,15 +113,3 @@ class KeptOptimizer(Optimizer):
             except BaseException:
                 asking.search.budget.stopped = True  # the others end after the example that they are at
                 raise
-
-
-def check_counts(**counts: int | None) -> None:
-    """
-    Check options that count something; None for one that is not given.
-
-    Raises:
-        InvalidValue: One of them is no number from 1.
-    """
-    for name, count in counts.items():
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise errors.InvalidValue.expecting("at least 1", errors.shown(count)).at(name)

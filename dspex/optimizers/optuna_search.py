@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from dspex import errors
-from dspex.optimizers.kept import KeptOptimizer, check_counts
+from dspex.optimizers.base import check_counts
+from dspex.optimizers.kept import KeptOptimizer
 from dspex.optimizers.screening import Screening
 from dspex.optimizers.storage import NewSpace, need_optuna
 
@@ -31,6 +32,7 @@ class OptunaOptimizer(KeptOptimizer):
         sampler: `tpe`, `random`, `grid`, `nsga2`, or a sampler of Optuna; by default `tpe`, for several
             objectives `nsga2`.
         grid_points: Values of each range, for `grid`.
+        candidates: Values to choose from, by name, for prompts, demos and free text.
         first: Points to try right after what is there, each as what differs from that: `{"temperature":
             0.0}`.
         pruner: A pruner of Optuna, asked at each stage of the screening; by default one that gives up what
@@ -47,6 +49,7 @@ class OptunaOptimizer(KeptOptimizer):
         trials: int = 40,
         sampler: Any = None,
         grid_points: int = 5,
+        candidates: Mapping[str, Iterable[Any]] | None = None,
         first: Sequence[Mapping[str, Any]] = (),
         pruner: Any = None,
         screen: int | None = None,
@@ -64,6 +67,7 @@ class OptunaOptimizer(KeptOptimizer):
         self.trials = trials
         self.sampler = sampler
         self.grid_points = grid_points
+        self.candidates = {name: list(values) for name, values in (candidates or {}).items()}
         self.first = [dict(one) for one in first]
         self.pruner = pruner
         self.screen = screen

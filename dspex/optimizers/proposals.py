@@ -51,11 +51,18 @@ def prompts_of(program: Any, session: Session) -> list[str]:
     return names
 
 
+def _known(_self: object, _field: object, asked: Any) -> None:
+    if isinstance(asked, str) and asked not in TELEPROMPTERS:
+        raise errors.InvalidValue.expecting(
+            f"one of {errors.listed(TELEPROMPTERS)}, or a DSPy optimizer", errors.shown(asked)
+        ).at("teleprompter")
+
+
 @attrs.frozen
 class Proposal:
     """What to ask of one of DSPy's optimizers."""
 
-    asked: Any
+    asked: Any = attrs.field(validator=_known)
     """Its name, or an object."""
     settings: Mapping[str, Any]
     """What it is made with."""
@@ -144,10 +151,6 @@ def _made(teleprompter: Any, settings: Mapping[str, Any], metric: Metric, seed: 
 
     if not isinstance(teleprompter, str):
         return teleprompter
-    if teleprompter not in TELEPROMPTERS:
-        raise errors.InvalidValue.expecting(
-            f"one of {errors.listed(TELEPROMPTERS)}, or a DSPy optimizer", errors.shown(teleprompter)
-        ).at("teleprompter")
     cls = getattr(dspy, teleprompter)
     given = dict(settings)
     if "seed" in inspect.signature(cls).parameters:

@@ -194,6 +194,9 @@ def test_where_rules_refuse_what_is_there_as_well_it_is_an_error(asked, kind):
     [
         ({"trials": 0}, "trials must be at least 1"),
         ({"parallel": 0}, "parallel must be at least 1"),
+        ({"num_threads": 0}, "num_threads must be at least 1"),
+        ({"deadline": 0}, "deadline must be more than 0"),
+        ({"choose": "score"}, "choose must be a function"),
         ({"screen": True}, "screen must be at least 1"),
         ({"sampler": "bayes"}, "sampler must be a sampler of Optuna or one of 'tpe'"),
         ({"objectives": ("speed",)}, "objectives must be some of 'score', 'seconds'"),
