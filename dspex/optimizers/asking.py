@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dspex.optimizers.storage import KEY, made_trial, need_optuna, said_of, trial_of
+from dspex.optimizers.studies import Trial, surely_better
 from dspex.optimizers.trials import BudgetSpent, Outcome
 from dspex.spaces import exports
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from dspex.evaluation.results import Scored
     from dspex.optimizers.base import Search
     from dspex.optimizers.kept import KeptOptimizer
-    from dspex.optimizers.studies import Trial
 
 __all__ = ["Asking"]
 
@@ -170,7 +170,7 @@ class Asking:
         return None
 
     def _over(self) -> bool:
-        if self.search.budget.over or len(self._known) + len(self._running) >= self.optimizer.trials:
+        if self.search.budget.over or len(self._known) + len(self._running) >= self.optimizer._most:
             return True
         if self._again >= IN_A_ROW or len(self.refusals) >= IN_A_ROW:
             self.notes.append(
@@ -207,6 +207,7 @@ class Asking:
             mean = sum(values) / len(values)
             with self._lock:
                 trial.report(mean, len(items))
+                # Until a trial is complete, what was seen of the baseline is all there is to compare with.
                 before = self._baseline
                 if before is not None and not self._complete and name == "score":
                     seen = [one.score for one in before.items[: len(items)]]
@@ -223,17 +224,9 @@ class Asking:
         found = [one for one in self._known.values() if one.baseline]
         if not found or found[0].state != "screened":
             return
-        (name,) = self.optimizer.objectives
         baseline = found[0]
-        scores = [
-            one.score for one in self._known.values() if one.state == "complete" and one.score is not None
-        ]
-        if (
-            scores
-            and name == "score"
-            and baseline.interval is not None
-            and max(scores) > baseline.interval[1]
-        ):
+        complete = [one for one in self._known.values() if one.state == "complete"]
+        if self.optimizer.objectives == ("score",) and any(surely_better(one, baseline) for one in complete):
             return
         try:
             outcome = self.search.trials.run(baseline.point, None, self._baseline)

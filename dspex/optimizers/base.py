@@ -36,6 +36,7 @@ from dspex.optimizers.studies import (
     baseline_of,
     new_name,
     pareto,
+    surely_better,
 )
 from dspex.optimizers.trials import TTL, Budget, Trials, kept, nothing_to_tune
 from dspex.program import Program
@@ -310,9 +311,7 @@ class Optimizer(ABC):
     def _no_better(self, best: Trial, baseline: Trial) -> bool:
         name = next(iter(self.objectives))
         if baseline.state != "complete":
-            # Looked at only a little: what is to replace it must be above all that it may be.
-            sure = baseline.interval is not None and best.score is not None and name == "score"
-            return not (sure and best.score > baseline.interval[1])  # type: ignore[operator,index]
+            return name != "score" or not surely_better(best, baseline)
         ours, theirs = best.objectives((name,))[0], baseline.objectives((name,))[0]
         return ours >= theirs if name in MINIMIZED else ours <= theirs
 

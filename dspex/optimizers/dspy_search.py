@@ -10,7 +10,7 @@ import attrs
 from dspex import errors
 from dspex.optimizers import made, proposals
 from dspex.optimizers.base import check_counts
-from dspex.optimizers.kept import KeptOptimizer
+from dspex.optimizers.kept import DEFAULT_STORAGE, KeptOptimizer
 
 if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric
@@ -41,7 +41,9 @@ class DSPyOptimizer(KeptOptimizer):
         lm: The LM to propose with, where the steps of the program have none of their own; by default the one
             that they would use.
         most: How many of the programs that it found are tried.
-        options: `parallel` and `storage`, as for `KeptOptimizer`, and those of `Optimizer`.
+        parallel: Trials at the same time, each on a fork of its own.
+        storage: A URL, a storage of Optuna, or None for memory.
+        options: Those of `Optimizer`.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class DSPyOptimizer(KeptOptimizer):
         compiling: Mapping[str, Any] | None = None,
         lm: Any = None,
         most: int = 4,
+        parallel: int = 1,
+        storage: Any = DEFAULT_STORAGE,
         **options: Any,
     ) -> None:
-        super().__init__(metric, **options)
+        super().__init__(metric, parallel=parallel, storage=storage, **options)
         check_counts(most=most)
         self.most = most
         self._proposal = proposals.Proposal(

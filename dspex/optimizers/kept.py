@@ -36,14 +36,11 @@ class KeptOptimizer(Optimizer):
         options: Those of `Optimizer`.
     """
 
-    trials: float = math.inf
-    """How many there shall be, those of earlier runs of the study included."""
-
     on_new_space: NewSpace = "refuse"
+    _most: float = math.inf
+    """Trials, those of earlier runs of the study included."""
 
-    def __init__(
-        self, metric: Metric, *, parallel: int = 1, storage: Any = DEFAULT_STORAGE, **options: Any
-    ) -> None:
+    def __init__(self, metric: Metric, *, parallel: int, storage: Any, **options: Any) -> None:
         super().__init__(metric, **options)
         check_counts(parallel=parallel)
         self.parallel = parallel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from dspex import errors
 from dspex.optimizers.base import check_counts
-from dspex.optimizers.kept import KeptOptimizer
+from dspex.optimizers.kept import DEFAULT_STORAGE, KeptOptimizer
 from dspex.optimizers.screening import Screening
 from dspex.optimizers.storage import NewSpace, need_optuna
 
@@ -38,8 +38,10 @@ class OptunaOptimizer(KeptOptimizer):
         pruner: A pruner of Optuna, asked at each stage of the screening; by default one that gives up what
             is, with 80 % confidence, worse than the best so far.
         screen: Examples after which a trial that is clearly worse than the best is given up; None for never.
+        parallel: Trials at the same time, each on a fork of its own.
+        storage: A URL, a storage of Optuna, or None for memory.
         on_new_space: `refuse` or `map` the trials of a study whose variables were declared differently.
-        options: `parallel` and `storage`, as for `KeptOptimizer`, and those of `Optimizer`.
+        options: Those of `Optimizer`.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class OptunaOptimizer(KeptOptimizer):
         first: Sequence[Mapping[str, Any]] = (),
         pruner: Any = None,
         screen: int | None = None,
+        parallel: int = 1,
+        storage: Any = DEFAULT_STORAGE,
         on_new_space: NewSpace = "refuse",
         **options: Any,
     ) -> None:
-        super().__init__(metric, **options)
+        super().__init__(metric, parallel=parallel, storage=storage, **options)
         check_counts(trials=trials, grid_points=grid_points, screen=screen)
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             expected = f"a sampler of Optuna or one of {errors.listed(SAMPLERS)}"
@@ -64,7 +68,7 @@ class OptunaOptimizer(KeptOptimizer):
         if on_new_space not in get_args(NewSpace):
             expected = f"one of {errors.listed(get_args(NewSpace))}"
             raise errors.InvalidValue.expecting(expected, errors.shown(on_new_space)).at("on_new_space")
-        self.trials = trials
+        self.trials = self._most = trials
         self.sampler = sampler
         self.grid_points = grid_points
         self.candidates = {name: list(values) for name, values in (candidates or {}).items()}
@@ -87,8 +91,7 @@ class OptunaOptimizer(KeptOptimizer):
                     seed=seed, multivariate=True, group=conditional, n_startup_trials=8
                 )
         if kind == "nsga2":
-            size = int(max(4, min(20, self.trials // 4)))
-            return samplers.NSGAIISampler(seed=seed, population_size=size)
+            return samplers.NSGAIISampler(seed=seed, population_size=max(4, min(20, self.trials // 4)))
         return samplers.RandomSampler(seed=seed)
 
     def _pruner(self) -> Any:

@@ -177,6 +177,13 @@ def best_in(trials: Sequence[Trial], objective: str) -> Trial:
     return best(trials, key=lambda one: one.objectives((objective,)))
 
 
+def surely_better(one: Trial, baseline: Trial) -> bool:
+    """Whether *one* scored more than *baseline*, which was looked at only a little, may score at all."""
+    if one.score is None or baseline.interval is None:
+        return False
+    return one.score > baseline.interval[1]
+
+
 def pareto(trials: Sequence[Trial], objectives: Sequence[str]) -> tuple[Trial, ...]:
     """See `Study.pareto`."""
     done = [one for one in trials if one.state == "complete"]
