@@ -89,7 +89,7 @@ class Asking:
         self.study._storage.set_trial_user_attr(
             frozen._trial_id, KEY, {"state": "failed", "error": "its process ended"}
         )
-        self.study.tell(frozen.number, state=self._states.FAIL)
+        self._close(frozen.number, state=self._states.FAIL)
 
     def _enqueue_params(self, params: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         if params:  # else it had ended before it was known what to try
@@ -156,7 +156,7 @@ class Asking:
                     self.notes.append(f"a rule is against something that was to be tried: {refused}")
                 shown = space.encode(point)
                 self._note(trial, {"state": "refused", "error": refused, "shown": shown})
-                self.study.tell(trial, state=self._states.PRUNED)
+                self._close(trial, state=self._states.PRUNED)
                 continue
             known = self._known.get(_key(space.encode(point)))
             if known is not None:
@@ -178,7 +178,7 @@ class Asking:
             )
             return True
         if self._listed is None:
-            return self._exhausted
+            return self._exhausted and not self._waiting
         return not self._waiting and not self._enqueue_next()
 
     def _enqueue_next(self) -> bool:
@@ -256,16 +256,25 @@ class Asking:
         """The same as of the trial that had this point."""
         self._note(trial, said_of(known))
         if known.state == "screened":
-            self.study.tell(trial, state=self._states.PRUNED)
+            self._close(trial, state=self._states.PRUNED)
         else:
-            self.study.tell(trial, list(known.objectives(self.optimizer.objectives)))
+            self._close(trial, list(known.objectives(self.optimizer.objectives)))
+
+    def _close(self, trial: Any, values: Sequence[float] | None = None, **state: Any) -> None:
+        try:
+            self.study.tell(trial, values, **state)
+        except KeyError as error:
+            # The trial is kept; but Optuna's grid wants to know its point in it, which one that was enqueued,
+            # as the first, or that is tried again, has not.
+            if error.args != ("grid_id",):
+                raise
 
     def _stopped(self, trial: Any, key: str, baseline: bool, why: str) -> None:
         with self._lock:
             self._running.remove(key)
             said = {"state": "failed", "error": why, "baseline": baseline}
             self._note(trial, {**said, "shown": self.search.space.encode(self._point(trial))})
-            self.study.tell(trial, state=self._states.FAIL)
+            self._close(trial, state=self._states.FAIL)
             self._enqueue_params(trial.params, said)
 
     def _point(self, trial: Any) -> dict[str, Any]:

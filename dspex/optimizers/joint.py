@@ -75,7 +75,7 @@ class JointOptimizer(OptunaOptimizer):
             for name, values in self.candidates.items():
                 kept.setdefault(name, []).extend(values)
             note = f"the candidates for {errors.listed(kept)} are those that the study began with"
-            return attrs.evolve(search.with_candidates(kept), notes=[note])
+            return attrs.evolve(search.with_candidates(kept), notes=[note] if kept else [])
         prompts = proposals.prompts_of(search.program, search.session)
         found: dict[str, list[Any]] = {name: list(values) for name, values in self.candidates.items()}
         for name in prompts:

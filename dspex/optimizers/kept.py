@@ -84,8 +84,8 @@ class KeptOptimizer(Optimizer):
             # A sampler that begins with the same seed would propose again what it has proposed.
             study.sampler = self._sampler(search.space, len(study.get_trials(deepcopy=False)))
             asking = Asking(self, search, study, self._listed(search))
-            asking.resume(self._first(search))
             with asking.stoppable():
+                asking.resume(self._first(search))
                 self._work(asking)
                 asking.settle()
             trials = trials_of(study, search.space)

@@ -254,8 +254,8 @@ def _other_space(search: Search, known: Any, now: Any) -> errors.VariableConflic
     names = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
     return errors.VariableConflict(
         f"study '{search.name}' was made for another space: {errors.listed(names)} "
-        f"{'is' if len(names) == 1 else 'are'} declared differently now. Give this one another name, or keep "
-        "what can be kept of the old trials with on_new_space='map'.",
+        f"{'is' if len(names) == 1 else 'are'} declared differently now, or set to what it does not know. "
+        "Give this one another name, or keep what can be kept of the old trials with on_new_space='map'.",
         study=search.name,
         names=tuple(names),
     )

@@ -261,6 +261,35 @@ def test_a_grid_of_optunas_ends_the_study_when_it_is_used_up(parallel):
     assert {"complete"} == {trial.state for trial in study.trials}
 
 
+def test_a_grid_of_optunas_goes_on_where_it_was_interrupted():
+    storage = optuna.storages.InMemoryStorage()
+
+    def interrupted(after):
+        def metric(gold, pred):
+            scored.append(pred)
+            if len(scored) == after:
+                raise KeyboardInterrupt
+            return pred
+
+        scored = []
+        sampler = optuna.samplers.GridSampler({"x": [0.1, 0.9, 0.3]})
+        return compiled(
+            search(metric, sampler=sampler, trials=50, storage=storage, study="again", commit=False)
+        )
+
+    for after in (30, 30, 30):  # in each second trial of those that are left
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(after)
+    study = interrupted(None)
+    complete = [trial.point["x"] for trial in study.trials if trial.state == "complete"]
+    assert [0.1, 0.3, 0.5, 0.9] == sorted(complete)
+
+
+def test_a_grid_of_one_point_is_a_grid():
+    study = compiled(search(sampler=optuna.samplers.GridSampler({"x": [0.9]}), trials=50))
+    assert [0.5, 0.9] == [trial.point["x"] for trial in study.trials]
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_so_does_any_other_sampler_that_has_nothing_more_to_suggest():
     class Stepped(Agent):
