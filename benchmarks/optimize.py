@@ -130,6 +130,7 @@ def optimizers(metric, seed, **budget):
                 "num_threads": 1,
             },
             most=1,
+            storage=None,
             **{name: one for name, one in common.items() if name != "lm_calls"},
         ),
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from dspex.cli.objects import named, named_program
 from dspex.cli.opening import opened
 from dspex.cli.options import Json, user
 from dspex.cli.progress import telling
+from dspex.cli.searching import SCREEN, STORAGE, TRIALS, NewSpace, Sampler, Searcher, made, working
 from dspex.program import Program
 from dspex.session import Session
 
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
     from dspex.spaces import Dimension
 
 __all__ = ["optimize", "trials"]
-
-Searcher: TypeAlias = Literal["optuna", "joint", "dspy"]
-
-STORAGE = "sqlite:///dspex-studies.db"
-"""The one that optimizers have by default, known here without importing them."""
-
-SCREEN = 8
-TRIALS = 40
 
 CANDIDATES = "candidates that are made from the examples"
 """What is searched where the declaration alone names nothing."""
@@ -84,6 +77,65 @@ def optimize(
     lm_calls: Annotated[
         int | None, typer.Option("--lm-calls", metavar="N", min=1, help="The LM calls that it may make.")
     ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            "--objectives",
+            metavar="NAMES",
+            help="What to look for, as in score:max,seconds:min; also cost, lm_calls, tokens.",
+        ),
+    ] = None,
+    choose: Annotated[
+        str | None,
+        typer.Option(
+            "--choose",
+            metavar="RULE",
+            help="Which of the best in several objectives: one of these, or package.module:rule.",
+        ),
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option("--parallel", metavar="N", min=1, help="Trials at the same time; 1.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", metavar="N", min=1, help="Examples of a trial at the same time; 1, or --workers."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Run examples in N processes, not in this one."),
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option("--deadline", metavar="SECONDS", help="What an example may take; then it has failed."),
+    ] = None,
+    sampler: Annotated[
+        Sampler | None,
+        typer.Option("--sampler", help="How trials are chosen; tpe, for several objectives nsga2."),
+    ] = None,
+    grid_points: Annotated[
+        int | None,
+        typer.Option("--grid-points", metavar="N", min=1, help="Values of each range, for a grid; 5."),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidates",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Values to choose from, in JSON: {NAME: [VALUE, ...]}.",
+        ),
+    ] = None,
+    teleprompter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teleprompter",
+            metavar="NAME",
+            help='DSPy\'s optimizer to ask, as in MIPROv2 or \'GEPA={"auto": "light"}\'; BootstrapFewShot.',
+        ),
+    ] = None,
     screen: Annotated[
         int | None,
         typer.Option(
@@ -99,6 +151,10 @@ def optimize(
     storage: Annotated[
         str | None, typer.Option("--storage", metavar="URL", help=f"Where trials are kept; {STORAGE}.")
     ] = None,
+    on_new_space: Annotated[
+        NewSpace | None,
+        typer.Option("--on-new-space", help="Of trials from before variables were declared differently."),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", help="The same one gives the same candidates.")
     ] = 0,
@@ -106,6 +162,7 @@ def optimize(
         Path | None,
         typer.Option("--report", metavar="FILE", dir_okay=False, help="Write an HTML page about it there."),
     ] = None,
+    no_commit: Annotated[bool, typer.Option("--no-commit", help="Only look: set nothing.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched, and do nothing.")
     ] = False,
@@ -117,21 +174,42 @@ def optimize(
 
     cls, score = named_program(program), named(metric, "the metric")
     name = new_name(cls) if study is None else study
-    kind, own = _kind_of(optimizer, trials=trials, storage=storage, screen=screen)
-    made = kind(score, study=name, seconds=seconds, lm_calls=lm_calls, seed=seed, **own)
+    if workers is not None and lm_calls is not None:
+        raise typer.BadParameter("nobody counts them in --workers.", param_hint="--lm-calls")
+    search = made(
+        optimizer,
+        score,
+        objectives=objectives,
+        choose=choose,
+        candidates=candidates,
+        teleprompter=teleprompter or (),
+        trials=trials,
+        seconds=seconds,
+        lm_calls=lm_calls,
+        parallel=parallel,
+        num_threads=threads or workers,
+        deadline=deadline,
+        sampler=sampler,
+        grid_points=grid_points,
+        screen=screen,
+        study=name,
+        storage=storage,
+        on_new_space=on_new_space,
+        seed=seed,
+        commit=not no_commit,
+    )
     with _live(cls, store, session) as live:
         if dry_run:
             count = len(dataset(data if val is None else val, program=cls))
-            return _say_plan(cls, live, made, count, as_json=as_json)
+            return _say_plan(cls, live, search, count, as_json=as_json)
         try:
-            with telling(quiet=as_json) as made.on_trial:
-                found = made.compile(cls, trainset=data, valset=val, session=live)
+            with working(search, cls, workers), telling(quiet=as_json) as search.on_trial:
+                found = search.compile(cls, trainset=data, valset=val, session=live)
         except KeyboardInterrupt:
-            more = f" --study {name} goes on with it." if "storage" in own else ""
-            printing.note(f"stopped, and the session is as it was.{more}")
+            printing.note(f"stopped, and the session is as it was. --study {name} goes on with it.")
             raise typer.Exit(INTERRUPTED) from None
         written = None if report is None else str(found.report(report))
-        return _say_found(found, session, written, as_json=as_json)
+        return _say_found(found, session, written, looked=no_commit, as_json=as_json)
 
 
 def trials(
@@ -200,28 +278,14 @@ def _live(program: type[Program], store: str | None, session: str | None) -> Ite
         yield live
 
 
-def _kind_of(searcher: Searcher, **own: Any) -> tuple[Callable[..., Optimizer], dict[str, Any]]:
-    """What makes the optimizer, and what it takes that the others do not."""
-    from dspex.optimizers import DSPyOptimizer, JointOptimizer, OptunaOptimizer
-
-    given = {name: value for name, value in own.items() if value is not None}
-    if searcher == "dspy":
-        if given:
-            raise typer.BadParameter(f"DSPy decides what it tries: no --{next(iter(given))}.")
-        return DSPyOptimizer, {}
-    searching = {"trials": TRIALS, "storage": STORAGE, "screen": SCREEN, **given}
-    searching["screen"] = searching["screen"] or None
-    return (JointOptimizer if searcher == "joint" else OptunaOptimizer), searching
-
-
 def _say_plan(
-    program: type[Program], live: Session, made: Optimizer, examples: int, *, as_json: bool
+    program: type[Program], live: Session, search: Optimizer, examples: int, *, as_json: bool
 ) -> None:
     """What would be searched, without declaring anything in the session."""
     with live.fork() as fork:
         program.bind(fork)
-        space = program.search_space(at=fork.snapshot())
-        names = made.tuned(program, fork, space)
+        space = program.search_space(search.candidates, at=fork.snapshot())
+        names = search.tuned(program, fork, space)
         now = {name: (fork.variables[name].kind, fork.get(name)) for name in names}
     left_out = {name: why for name, why in space.left_out.items() if name not in names}
     left_out |= {name: "not by this optimizer" for name in space if name not in names}
@@ -256,17 +320,17 @@ def _condition(one: Dimension | None) -> str:
     return "" if one is None or one.when is None else f"{one.when.name} is {errors.listed(one.when.values)}"
 
 
-def _say_found(found: Study, session: str | None, report: str | None, *, as_json: bool) -> None:
-    made = found.receipt
+def _say_found(found: Study, session: str | None, report: str | None, *, looked: bool, as_json: bool) -> None:
+    receipt = found.receipt
     changes = [
-        (found.session.variables[change.name].kind, change) for change in (made.changes if made else ())
+        (found.session.variables[change.name].kind, change) for change in (receipt.changes if receipt else ())
     ]
     if as_json:
         return printing.answer(
             {
                 "study": found.name,
                 "session": session,
-                "revision": None if made is None else str(made.revision),
+                "revision": None if receipt is None else str(receipt.revision),
                 "changes": [rendering.change_json(kind, change) for kind, change in changes],
                 "baseline": None if found.baseline is None else rendering.trial_json(found.baseline),
                 "best": None if found.best is None else rendering.trial_json(found.best),
@@ -281,7 +345,9 @@ def _say_found(found: Study, session: str | None, report: str | None, *, as_json
     printing.lines(rendering.step_line(kind, change) for kind, change in changes)
     for note in found.notes:
         printing.note(note)
-    if made is None:
+    if looked:
+        printing.note("nothing is set")
+    elif receipt is None:
         printing.note("nothing was better than what there is; nothing is set")
     elif session is None:
         printing.note("that was a private session, and it is gone: set the values where they are wanted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,9 +30,9 @@ class Pool(Protocol):
     """Where runs can be sent instead of being made here."""
 
     def submit(
-        self, program: Any, inputs: Mapping[str, Any], *, session: Session, deadline: float | None
+        self, program: Any, inputs: Mapping[str, Any], *, session: Session, deadline: float | None, pin: bool
     ) -> Future[Any]:
-        """Run *program*, pinned, on *session* within *deadline* seconds; gives the output or a `Run`."""
+        """Run *program* on *session* within *deadline* seconds, pinned; gives the output or a `Run`."""
         ...
 
 
@@ -74,7 +75,7 @@ def evaluate(
         deadline: Seconds for each item.
         failure_score: The score of an item that fails.
         pool: Where to run the items, if not in this process. LM calls are counted only in this process.
-        progress: Show a bar on the terminal.
+        progress: Show a bar on stderr, where that is a terminal.
 
     Raises:
         InvalidValue: The dataset is empty or does not fit.
@@ -134,6 +135,9 @@ class Evaluating:
         self.pool = pool
         bound = program if isinstance(program, Program) else _bound(program, session)
         self.snapshot: Snapshot = session.snapshot()
+        self._sent = session
+        if pool is not None:
+            self.snapshot, self._sent = _held(session)
         self._pinned = bound.pinned(self.snapshot)
         self._began = time.perf_counter()
 
@@ -195,7 +199,9 @@ class Evaluating:
 
     def _send(self, inputs: Mapping[str, Any]) -> Future[Any]:
         assert self.pool is not None
-        return self.pool.submit(class_of(self.program), inputs, session=self.session, deadline=self.deadline)
+        return self.pool.submit(
+            class_of(self.program), inputs, session=self._sent, deadline=self.deadline, pin=True
+        )
 
     def _taken(self, future: Future[Any], began: float) -> _Ran:
         try:
@@ -233,6 +239,14 @@ def _bound(program: Any, session: Session) -> Program:
     return bound
 
 
+def _held(session: Session) -> tuple[Snapshot, Session]:
+    """The values of *session*, and a fork with just these, in which nobody else sets any."""
+    while True:
+        snapshot, fork = session.snapshot(), session.fork()
+        if session.revision == snapshot.revision:
+            return snapshot, fork
+
+
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
@@ -240,6 +254,7 @@ def _said(error: Exception) -> str:
 def _bar(total: int) -> Any:
     """A bar on the terminal, to be called with the items so far."""
     try:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
         raise errors.missing_extra("Progress bars", "cli") from None
@@ -248,7 +263,15 @@ def _bar(total: int) -> Any:
     @contextmanager
     def shown() -> Iterator[Callable[[Sequence[Scored]], None]]:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Progress(*columns, transient=True) as bar:
+        console = Console(stderr=True)
+        with Progress(
+            *columns,
+            console=console,
+            transient=True,
+            # What the program prints stands above the bar, unless stdout is somewhere else.
+            redirect_stdout=sys.stdout.isatty(),
+            disable=not console.is_terminal,
+        ) as bar:
             task = bar.add_task("", total=total)
 
             def show(items: Sequence[Scored]) -> None:

@@ -59,6 +59,9 @@ class Bandit:
         values: Some of its choices; by default all.
         labels: Instead of a variable: tags of the session, each a whole set of values.
         seed: The same one makes the same choices of the same scores.
+
+    Raises:
+        RuleBroken: A rule is against one of the values, with the others as they are now.
     """
 
     def __init__(
@@ -77,6 +80,9 @@ class Bandit:
         self.arms = _labelled(session, labels) if name is None else _valued(session, name, values)
         if len(self.arms) < 2:
             raise errors.InvalidValue.expecting("two choices or more", str(len(self.arms))).at("the bandit's")
+        if name is not None:
+            for arm in self.arms:
+                session.fork({name: arm.value}).close()  # a rule may be against it
         self._dice = random.Random(seed)  # noqa: S311  chances, not keys
         self._lock = threading.Lock()
         self._tried = Tried()

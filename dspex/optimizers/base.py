@@ -18,12 +18,13 @@ An author writes `_search`, which spends the budget on trials and returns them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.evaluation.datasets import dataset
 from dspex.evaluation.evaluate import class_of
 from dspex.optimizers.studies import (
@@ -35,6 +36,7 @@ from dspex.optimizers.studies import (
     baseline_of,
     new_name,
     pareto,
+    surely_better,
 )
 from dspex.optimizers.trials import TTL, Budget, Trials, kept, nothing_to_tune
 from dspex.program import Program
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric
     from dspex.spaces import SearchSpace
 
-__all__ = ["Found", "Optimizer", "Search"]
+__all__ = ["Found", "Optimizer", "Search", "check_counts"]
 
 
 @attrs.frozen
@@ -64,21 +66,21 @@ class Search:
     budget: Budget
     names: Sequence[str]
     """What is claimed, and may be set."""
+    candidates: Mapping[str, Sequence[Any]] = attrs.field(factory=dict)
+    """What was made on the way, by name."""
+    points: Sequence[Mapping[str, Any]] = ()
+    """What was found on the way, best first: values by name."""
     notes: Sequence[str] = ()
     """What became known on the way."""
-    candidates: Mapping[str, Sequence[Any]] = attrs.field(factory=dict)
-    """What was made on the way, by name: a study that is kept keeps them, as they would not be made again."""
 
-    def with_candidates(
-        self, candidates: Mapping[str, Sequence[Any]], *, only: bool = False, notes: Sequence[str] = ()
-    ) -> Search:
+    def with_candidates(self, candidates: Mapping[str, Sequence[Any]], *, only: bool = False) -> Search:
         """The same search with *candidates*, over all variables or *only* over those of them."""
         space = self.program.search_space(candidates, at=self.session.snapshot())
         if only:
             space = space.only(candidates)
-        trials = attrs.evolve(self.trials, space=space)
-        notes = (*self.notes, *notes)
-        return attrs.evolve(self, space=space, trials=trials, notes=notes, candidates=candidates)
+        return attrs.evolve(
+            self, space=space, trials=attrs.evolve(self.trials, space=space), candidates=candidates
+        )
 
 
 @attrs.frozen
@@ -101,7 +103,6 @@ class Optimizer(ABC):
         metric: As for `evaluate`.
         objectives: What to look for: `score`, and any of `seconds`, `cost`, `lm_calls`, `tokens`.
         choose: Picks the winner of the Pareto set; needed where there are several objectives.
-        candidates: Values to choose from, by name, for prompts, demos and free text.
         seconds: The time that the search may take.
         lm_calls: The calls of language models that it may make.
         num_threads: Examples of one trial at the same time.
@@ -116,13 +117,15 @@ class Optimizer(ABC):
     screen: int | None = None
     """Examples after which a trial that is clearly worse than the best is given up; None for never."""
 
+    candidates: Mapping[str, Sequence[Any]] = MappingProxyType({})
+    """Values to choose from, by name, where the declaration names none."""
+
     def __init__(
         self,
         metric: Metric,
         *,
         objectives: Sequence[str] = ("score",),
         choose: Choose | None = None,
-        candidates: Mapping[str, Iterable[Any]] | None = None,
         seconds: float | None = None,
         lm_calls: int | None = None,
         num_threads: int = 1,
@@ -138,6 +141,9 @@ class Optimizer(ABC):
         for name, bound in (("seconds", seconds), ("lm_calls", lm_calls)):
             if bound is not None and not bound > 0:
                 raise errors.InvalidValue.expecting("more than 0", errors.shown(bound)).at(name)
+        check_counts(num_threads=num_threads)
+        if deadline is not None:
+            deadlines.check_seconds(deadline, "deadline", least="more than 0")
         unknown = [one for one in objectives if one not in OBJECTIVES]
         if unknown or not objectives or len(set(objectives)) < len(tuple(objectives)):
             expected = f"some of {errors.listed(OBJECTIVES)}, each once"
@@ -147,10 +153,16 @@ class Optimizer(ABC):
                 "With several objectives no trial is best in all: say which to take with choose=, a function "
                 "that is given the Pareto set and returns one of it."
             )
+        if lm_calls is not None and pool is not None:
+            raise errors.InvalidDeclaration(
+                "lm_calls cannot be counted in a pool, whose processes ask the models: give seconds= or "
+                "trials= instead, or leave pool= out."
+            )
+        if choose is not None and not callable(choose):
+            raise errors.InvalidValue.expecting("a function", errors.shown(choose)).at("choose")
         self.metric = metric
         self.objectives = tuple(objectives)
         self.choose = choose
-        self.candidates = {name: list(values) for name, values in (candidates or {}).items()}
         self.seconds = seconds
         self.lm_calls = lm_calls
         self.num_threads = num_threads
@@ -168,10 +180,6 @@ class Optimizer(ABC):
     @abstractmethod
     def _search(self, search: Search) -> Found:
         """Spend the budget of *search* on trials."""
-
-    def _extend(self, search: Search) -> Search:
-        """A hook: *search* with more candidates, made within its budget."""
-        return search
 
     def compile(
         self,
@@ -227,7 +235,6 @@ class Optimizer(ABC):
         owner = check_name(f"study-{name}"[:128])
         with session.claim(names, owner=owner, ttl=TTL) as claim:
             with kept(claim, budget):
-                search = self._extend(search)
                 found = self._search(search)
             best = self._picked(found.trials)
             receipt = self._committed(search, found.trials, best) if self.commit else None
@@ -242,7 +249,7 @@ class Optimizer(ABC):
             seconds=budget.elapsed,
             lm_calls=budget.spent_calls,
             storage=found.storage,
-            notes=(*search.notes, *found.notes),
+            notes=tuple(found.notes),
             receipt=receipt,
             optuna=found.optuna,
         )
@@ -304,8 +311,18 @@ class Optimizer(ABC):
     def _no_better(self, best: Trial, baseline: Trial) -> bool:
         name = next(iter(self.objectives))
         if baseline.state != "complete":
-            # Looked at only a little: what is to replace it must be above all that it may be.
-            sure = baseline.interval is not None and best.score is not None and name == "score"
-            return not (sure and best.score > baseline.interval[1])  # type: ignore[operator,index]
+            return name != "score" or not surely_better(best, baseline)
         ours, theirs = best.objectives((name,))[0], baseline.objectives((name,))[0]
         return ours >= theirs if name in MINIMIZED else ours <= theirs
+
+
+def check_counts(**counts: int | None) -> None:
+    """
+    Check options that count something; None for one that is not given.
+
+    Raises:
+        InvalidValue: One of them is no number from 1.
+    """
+    for name, count in counts.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise errors.InvalidValue.expecting("at least 1", errors.shown(count)).at(name)

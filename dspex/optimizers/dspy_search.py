@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dspex.optimizers import proposals
-from dspex.optimizers.base import Found, Optimizer, Search
-from dspex.optimizers.studies import Trial
-from dspex.optimizers.trials import BudgetSpent
+from dspex import errors
+from dspex.optimizers import made, proposals
+from dspex.optimizers.base import check_counts
+from dspex.optimizers.kept import DEFAULT_STORAGE, KeptOptimizer
 
 if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric
+    from dspex.optimizers.base import Search
     from dspex.program import Program
     from dspex.session import Session
     from dspex.spaces import SearchSpace
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["DSPyOptimizer"]
 
 
-class DSPyOptimizer(Optimizer):
+class DSPyOptimizer(KeptOptimizer):
     """
     Run one of DSPy's optimizers, and commit the demos and instructions that it finds if they are better.
 
     The first trial is what the session has, the next ones are what the optimizer found, all on the same
     examples. The optimizer itself works at the temperature, strategy and so on that the session has.
+
+    A study of the same name in the same storage goes on where it was: what the optimizer had found is not
+    paid for again, nor is a trial. An optimizer that was in the middle begins anew.
 
     Args:
         metric: As for `evaluate`. For GEPA it may take five arguments and return a `dspy.Prediction` with
@@ -37,6 +41,8 @@ class DSPyOptimizer(Optimizer):
         lm: The LM to propose with, where the steps of the program have none of their own; by default the one
             that they would use.
         most: How many of the programs that it found are tried.
+        parallel: Trials at the same time, each on a fork of its own.
+        storage: A URL, a storage of Optuna, or None for memory.
         options: Those of `Optimizer`.
     """
 
@@ -49,46 +55,37 @@ class DSPyOptimizer(Optimizer):
         compiling: Mapping[str, Any] | None = None,
         lm: Any = None,
         most: int = 4,
+        parallel: int = 1,
+        storage: Any = DEFAULT_STORAGE,
         **options: Any,
     ) -> None:
-        super().__init__(metric, **options)
-        self.teleprompter = teleprompter
-        self.settings = dict(settings or {})
-        self.compiling = dict(compiling or {})
-        self.lm = lm
+        super().__init__(metric, parallel=parallel, storage=storage, **options)
+        check_counts(most=most)
         self.most = most
+        self._proposal = proposals.Proposal(
+            teleprompter, settings or {}, compiling=compiling or {}, model=lm, seed=self.seed
+        )
 
     def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
         return proposals.prompts_of(program, session)
 
-    def _search(self, search: Search) -> Found:
-        points, notes = proposals.proposed(
-            search,
-            self.teleprompter,
-            self.metric,
-            settings=self.settings,
-            model=self.lm,
-            seed=self.seed,
-            compiling=self.compiling,
-        )
-        points = [{name: point[name] for name in search.names if name in point} for point in points]
-        candidates = {name: [point[name] for point in points if name in point] for name in search.names}
-        search = search.with_candidates(candidates, only=True)
-        space = search.space
-        initial = space.initial
-        wanted = [initial, *({**initial, **point} for point in points[: self.most])]
-        trials: list[Trial] = []
-        for number, point in enumerate(wanted):
-            stored = {name: space[name].kind.check(value) for name, value in point.items()}
-            if number and stored == initial:
-                continue
-            try:
-                outcome = search.trials.run(stored)
-            except BudgetSpent:
-                notes.append("the budget was spent before all that was found had been tried")
-                break
-            done = attrs.evolve(outcome.trial(number, stored, space), baseline=number == 0)
-            trials.append(done)
-            if self.on_trial is not None:
-                self.on_trial(done)
-        return Found(trials, notes=notes, space=space)
+    def _settings(self) -> dict[str, Any]:
+        return {"teleprompter": self._proposal.name}
+
+    def _extended(self, search: Search, study: Any) -> Search:
+        now = {name: search.session.get(name) for name in search.names}
+
+        def find() -> made.Proposed:
+            points, notes = self._proposal.found(search, self.metric)
+            own = [{name: point.get(name, now[name]) for name in now} for point in points]
+            return own, notes
+
+        points, notes = made.found_once(search, study, self._proposal.name, find)
+        kept = made.kept_candidates(search, study)
+        if kept is not None:
+            notes = [*notes, f"what is tried for {errors.listed(kept)} is what the study began with"]
+        candidates = kept if kept is not None else {name: [one[name] for one in points] for name in now}
+        return attrs.evolve(search.with_candidates(candidates, only=True), points=points, notes=notes)
+
+    def _listed(self, search: Search) -> Iterator[Mapping[str, Any]]:
+        return (search.space.completed(point) for point in search.points[: self.most])

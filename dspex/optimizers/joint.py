@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from dspex import errors
-from dspex.optimizers import proposals
+from dspex.optimizers import made, proposals
 from dspex.optimizers.optuna_search import OptunaOptimizer
-from dspex.optimizers.storage import kept_candidates
 
 if TYPE_CHECKING:
     from dspex.evaluation.metrics import Metric
@@ -48,10 +50,12 @@ class JointOptimizer(OptunaOptimizer):
         **options: Any,
     ) -> None:
         super().__init__(metric, **options)
-        self.teleprompters = tuple(teleprompters)
+        self.proposals = [
+            proposals.Proposal(asked, dict(settings), model=lm, seed=self.seed)
+            for asked, settings in (one if isinstance(one, tuple) else (one, {}) for one in teleprompters)
+        ]
         self.demo_sets = demo_sets
         self.demo_sizes = tuple(demo_sizes)
-        self.lm = lm
 
     def tuned(self, program: type[Program], session: Session, space: SearchSpace) -> list[str]:
         return list(dict.fromkeys([*space, *proposals.prompts_of(program, session)]))
@@ -65,14 +69,14 @@ class JointOptimizer(OptunaOptimizer):
                 found.update({name: others[0]} if others else {})
         return [*({**found, **one} for one in self.first), found, *self.first] if found else self.first
 
-    def _extend(self, search: Search) -> Search:
-        prompts = proposals.prompts_of(search.program, search.session)
-        if self.storage is not None and (kept := kept_candidates(search, self.storage)):
+    def _extended(self, search: Search, study: Any) -> Search:
+        kept = made.kept_candidates(search, study)
+        if kept is not None:
             for name, values in self.candidates.items():
                 kept.setdefault(name, []).extend(values)
-            return search.with_candidates(
-                kept, notes=[f"the candidates for {errors.listed(kept)} are those that the study began with"]
-            )
+            note = f"the candidates for {errors.listed(kept)} are those that the study began with"
+            return attrs.evolve(search.with_candidates(kept), notes=[note] if kept else [])
+        prompts = proposals.prompts_of(search.program, search.session)
         found: dict[str, list[Any]] = {name: list(values) for name, values in self.candidates.items()}
         for name in prompts:
             kind = search.program.variables[name].kind
@@ -80,14 +84,13 @@ class JointOptimizer(OptunaOptimizer):
                 proposals.labelled(kind, search.trainset, self.demo_sets, self.demo_sizes, self.seed)
             )
         notes: list[str] = []
-        for one in self.teleprompters:
-            asked, settings = one if isinstance(one, tuple) else (one, {})
-            points, more = proposals.proposed(
-                search, asked, self.metric, settings=dict(settings), model=self.lm, seed=self.seed
+        for number, proposal in enumerate(self.proposals):
+            points, more = made.found_once(
+                search, study, f"{number}.{proposal.name}", partial(proposal.found, search, self.metric)
             )
             notes += more
             for point in points:
-                for name, value in point.items():
-                    if name in prompts:
-                        found[name].append(value)
-        return search.with_candidates({name: values for name, values in found.items() if values}, notes=notes)
+                for name in prompts:
+                    found[name] += [point[name]] if name in point else []
+        search = search.with_candidates({name: values for name, values in found.items() if values})
+        return attrs.evolve(search, notes=notes)

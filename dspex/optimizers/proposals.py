@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from dspex import errors, lm
 from dspex.evaluation.meter import metered
 from dspex.evaluation.metrics import score_of
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from dspex.optimizers.base import Search
     from dspex.session import Session
 
-__all__ = ["TELEPROMPTERS", "labelled", "prompts_of", "proposed"]
+__all__ = ["TELEPROMPTERS", "Proposal", "labelled", "prompts_of"]
 
 TELEPROMPTERS = (
     "BootstrapFewShot",
@@ -50,73 +52,93 @@ def prompts_of(program: Any, session: Session) -> list[str]:
     return names
 
 
-def proposed(
-    search: Search,
-    teleprompter: Any,
-    metric: Metric,
-    *,
-    settings: Mapping[str, Any],
-    model: Any,
-    seed: int,
-    compiling: Mapping[str, Any] | None = None,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """
-    What *teleprompter* finds for the program, best first: values by name; and notes.
+def _known(_self: object, _field: object, asked: Any) -> None:
+    if isinstance(asked, str) and asked not in TELEPROMPTERS:
+        raise errors.InvalidValue.expecting(
+            f"one of {errors.listed(TELEPROMPTERS)}, or a DSPy optimizer", errors.shown(asked)
+        ).at("teleprompter")
 
-    Its calls of language models are counted in the budget of *search*, which cannot stop it on the way.
-    """
-    import dspy
 
-    from dspex.optimizers.bridge import as_dspy_module, as_examples, values_of
+@attrs.frozen
+class Proposal:
+    """What to ask of one of DSPy's optimizers."""
 
-    used = model or dspy.settings.lm or lm.default()
-    context = {"lm": used, "adapter": dspy.settings.adapter or lm.adapter_for(used)}
-    # What a program cannot answer scores 0, however often that is: DSPy gives up after ten.
-    with metered() as meter, dspy.context(**context, max_errors=sys.maxsize):
-        made = _made(teleprompter, settings, metric, seed)
-        arguments: dict[str, Any] = {"trainset": as_examples(search.trainset)}
-        takes = inspect.signature(made.compile).parameters
-        if "valset" in takes and search.valset is not search.trainset:
-            arguments["valset"] = as_examples(search.valset)
-        if "seed" in takes and not hasattr(made, "seed"):
-            arguments["seed"] = seed
-        if "eval_kwargs" in takes:
-            arguments["eval_kwargs"] = {"num_threads": 1, "display_progress": False}
-        arguments.update(compiling or {})
-        student = as_dspy_module(search.program, search.session)
-        try:
-            compiled = made.compile(student, **arguments)
-        finally:
-            if meter is not None:
-                search.budget.spend(meter.calls)
-    notes: list[str] = []
-    points: list[dict[str, Any]] = []
-    for one in [compiled, *_others(compiled)]:
-        values, more = values_of(one)
-        values = {
-            name: fitting
-            for name, value in values.items()
-            if (fitting := _fitting(search.program.variables[name].kind, name, value, more)) is not None
-        }
-        notes += [note for note in more if note not in notes]
-        if values and values not in points:
-            points.append(values)
-    return points, notes
+    asked: Any = attrs.field(validator=_known)
+    """Its name, or an object."""
+    settings: Mapping[str, Any]
+    """What it is made with."""
+    compiling: Mapping[str, Any] = attrs.field(factory=dict)
+    """What its `compile` is called with beside the examples."""
+    model: Any = None
+    """The LM to propose with, where the steps of the program have none of their own."""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """How studies call it."""
+        return self.asked if isinstance(self.asked, str) else type(self.asked).__name__
+
+    def found(self, search: Search, metric: Metric) -> tuple[list[dict[str, Any]], list[str]]:
+        """
+        What it finds for the program of *search*, best first: values by name; and notes.
+
+        Its calls of language models are counted in the budget of *search*, which cannot stop it on the way.
+        """
+        from dspex.optimizers.bridge import values_of
+
+        notes: list[str] = []
+        points: list[dict[str, Any]] = []
+        compiled = self._compiled(search, metric)
+        for one in [compiled, *_others(compiled)]:
+            values, more = values_of(one)
+            values = {
+                name: fitting
+                for name, value in values.items()
+                if (fitting := _fitting(search.program.variables[name].kind, name, value, more)) is not None
+            }
+            notes += [note for note in more if note not in notes]
+            if values and values not in points:
+                points.append(values)
+        return points, notes
+
+    def _compiled(self, search: Search, metric: Metric) -> Any:
+        import dspy
+
+        from dspex.optimizers.bridge import as_dspy_module, as_examples
+
+        used = self.model or dspy.settings.lm or lm.default()
+        context = {"lm": used, "adapter": dspy.settings.adapter or lm.adapter_for(used)}
+        # What a program cannot answer scores 0, however often that is: DSPy gives up after ten.
+        with metered() as meter, dspy.context(**context, max_errors=sys.maxsize):
+            made = _made(self.asked, self.settings, metric, self.seed)
+            arguments: dict[str, Any] = {"trainset": as_examples(search.trainset)}
+            takes = inspect.signature(made.compile).parameters
+            if "valset" in takes and search.valset is not search.trainset:
+                arguments["valset"] = as_examples(search.valset)
+            if "seed" in takes and not hasattr(made, "seed"):
+                arguments["seed"] = self.seed
+            if "eval_kwargs" in takes:
+                arguments["eval_kwargs"] = {"num_threads": 1, "display_progress": False}
+            arguments.update(self.compiling)
+            try:
+                return made.compile(as_dspy_module(search.program, search.session), **arguments)
+            finally:
+                if meter is not None:
+                    search.budget.spend(meter.calls)
 
 
 def _fitting(kind: Any, name: str, value: Any, notes: list[str]) -> Any:
-    """*value* as far as *kind* takes it: of too many demos the first; None if not even that."""
+    """*value* as far as *kind* takes it, as it stores it: of too many demos the first; None if not that."""
     if isinstance(kind, Demos) and kind.max_items is not None and len(value) > kind.max_items:
         notes.append(
             f"DSPy found {len(value)} demos for {name}, which takes {kind.max_items}: the first ones"
         )
         value = value[: kind.max_items]
     try:
-        kind.check(value)
+        return kind.check(value)
     except (errors.InvalidValue, errors.LimitExceeded) as error:
         notes.append(f"DSPy found something for {name} that it cannot be: {error}")
         return None
-    return value
 
 
 def _others(compiled: Any) -> Iterator[Any]:
@@ -132,10 +154,6 @@ def _made(teleprompter: Any, settings: Mapping[str, Any], metric: Metric, seed: 
 
     if not isinstance(teleprompter, str):
         return teleprompter
-    if teleprompter not in TELEPROMPTERS:
-        raise errors.InvalidValue.expecting(
-            f"one of {errors.listed(TELEPROMPTERS)}, or a DSPy optimizer", errors.shown(teleprompter)
-        ).at("teleprompter")
     cls = getattr(dspy, teleprompter)
     given = dict(settings)
     if "seed" in inspect.signature(cls).parameters:

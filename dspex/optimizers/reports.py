@@ -28,13 +28,19 @@ TITLES = {
 }
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0
-1rem; } h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2.5rem; } p.lead {
-color: #666; margin-top: 0; } table { border-collapse: collapse; width: 100%; font-size: 13px; } th, td {
-text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e5e5e5; vertical-align: top; } th { color:
-#666; font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; } tr.best {
-background: #eef7ee; } tr.screened, tr.refused, tr.failed { color: #888; } .tall { overflow-x: auto; } code {
-background: #f4f4f4; padding: 0 .2rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; }
+h2 { font-size: 1.1rem; margin-top: 2.5rem; }
+p.lead { color: #666; margin-top: 0; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
+th { color: #666; font-weight: 600; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+tr.best { background: #eef7ee; }
+tr.screened, tr.refused, tr.failed { color: #888; }
+.tall { overflow-x: auto; }
+code { background: #f4f4f4; padding: 0 .2rem; }
 """
 
 

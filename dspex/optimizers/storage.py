@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from dspex import errors, wire
+import attrs
+
+from dspex import errors
+from dspex.optimizers.made import keep_candidates
 from dspex.optimizers.studies import MINIMIZED, Trial
 from dspex.spaces import exports
 
@@ -21,21 +23,26 @@ if TYPE_CHECKING:
 __all__ = [
     "KEY",
     "NewSpace",
-    "kept_candidates",
+    "made_trial",
     "need_optuna",
+    "of_space",
     "open_study",
     "quietly",
+    "said_of",
     "trial_of",
+    "trials_of",
     "unusable",
 ]
 
 KEY = "dspex"
 """The user attribute, of a study and of each trial, that has what Optuna does not know."""
 
-CANDIDATES = "dspex.candidates"
-"""The user attribute of a study with the candidates that were made for it: trials have only their labels."""
+SAID = tuple(
+    field.name for field in attrs.fields(Trial) if field.name not in ("number", "point", "shown", "state")
+)
+"""What Optuna does not know of a trial; with its state and its point in scalars."""
 
-NewSpace = str
+NewSpace: TypeAlias = Literal["refuse", "map"]
 """What to do with trials of a space that was declared differently: `refuse` them, or `map` what can be."""
 
 
@@ -60,62 +67,76 @@ def quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def open_study(
-    search: Search,
-    storage: Any,
-    *,
-    sampler: Any,
-    pruner: Any,
-    objectives: Sequence[str],
-    on_new_space: NewSpace,
-) -> tuple[Any, list[str]]:
+def open_study(search: Search, storage: Any, objectives: Sequence[str], **more: Any) -> Any:
     """
-    The study of that name, made if it is not there, and notes on what was kept of older trials.
+    The study of the name of *search*, made if it is not there; it has no space yet.
+
+    Args:
+        search: Whose program and examples it is of.
+        storage: Where it is.
+        objectives: What it looks for.
+        more: What else must be the same in all runs of the study.
 
     Raises:
-        VariableConflict: It is of another space, other examples or other objectives.
+        VariableConflict: It is of another program, other examples or other objectives.
         StoreUnavailable: The storage cannot be used.
     """
-    optuna = need_optuna()
+    about = _about(search, objectives) | more
     directions = ["minimize" if name in MINIMIZED else "maximize" for name in objectives]
-    options = {"sampler": sampler, "pruner": pruner, "directions": directions, "load_if_exists": True}
-    about = _about(search, objectives)
     with _usable(storage):
-        return _opened(search, optuna, {"storage": storage, **options}, about, on_new_space)
+        study = _created(search.name, storage, directions)
+        known = study.user_attrs.get(KEY)
+        if known is None and study.trials:
+            raise _foreign(search.name)
+        if known is None:
+            study.set_user_attr(KEY, about)
+            return study
+    different = [part for part in about if known.get(part) != about[part]]
+    if different:
+        raise _mismatch(search.name, different, known, about)
+    return study
 
 
-def kept_candidates(search: Search, storage: Any) -> dict[str, list[Any]] | None:
+def of_space(search: Search, study: Any, storage: Any, on_new_space: NewSpace) -> tuple[Any, list[str]]:
     """
-    The candidates by name that the study of that name was begun with; None if it is not in *storage*.
+    *study* if its trials are of the space of *search*, else the one that they were moved to; and notes.
 
     Raises:
+        VariableConflict: They are of another space, and shall not be moved.
         StoreUnavailable: The storage cannot be used.
     """
-    with _usable(storage), quietly():
-        try:
-            study = need_optuna().load_study(study_name=search.name, storage=storage)
-        except KeyError:
-            return None
-        kept = study.user_attrs.get(CANDIDATES)
-    if kept is None:
-        return None
-    kinds = {name: one.kind for name, one in search.program.variables.items()}
-    return {
-        name: [wire.unpack_value(kinds[name], base64.b64decode(one)) for one in values]
-        for name, values in kept.items()
-        if name in kinds
-    }
+    with _usable(storage):
+        space = search.space
+        about = study.user_attrs[KEY]
+        now = about | {
+            "space": space.describe(),
+            "fingerprint": space.fingerprint,
+            "start": space.encode(space.initial),
+        }
+        if "space" not in about:
+            _settle(search, study, now)
+            return study, []
+        if about["fingerprint"] == now["fingerprint"]:
+            return study, []
+        if on_new_space != "map":
+            raise _other_space(search, about["space"], now["space"])
+        newer = _created(f"{search.name}@{now['fingerprint']}", storage, study.directions)
+        if newer.user_attrs.get(KEY) is not None:
+            return newer, []
+        notes = _moved(space, study, newer, about)
+        _settle(search, newer, now)
+        return newer, notes
 
 
-def _packed(search: Search) -> dict[str, list[str]]:
-    return {
-        name: [
-            base64.b64encode(wire.pack_value(search.space[name].kind, one)).decode()
-            for one in search.space[name].points(1)
-        ]
-        for name in search.candidates
-        if name in search.space
-    }
+def _settle(search: Search, study: Any, about: dict[str, Any]) -> None:
+    keep_candidates(search, study)
+    study.set_user_attr(KEY, about)  # last: with it the study is whole
+
+
+def _created(name: str, storage: Any, directions: Sequence[Any]) -> Any:
+    return need_optuna().create_study(
+        study_name=name, storage=storage, directions=directions, load_if_exists=True
+    )
 
 
 @contextmanager
@@ -134,33 +155,6 @@ def _usable(storage: Any) -> Iterator[None]:
         raise
 
 
-def _opened(
-    search: Search, optuna: Any, options: dict[str, Any], about: dict[str, Any], on_new_space: NewSpace
-) -> tuple[Any, list[str]]:
-    study = optuna.create_study(study_name=search.name, **options)
-    known = study.user_attrs.get(KEY)
-    if known is None and study.trials:
-        raise _foreign(search.name)
-    if known is None:
-        study.set_user_attr(CANDIDATES, _packed(search))
-        study.set_user_attr(KEY, about)
-        return study, []
-    different = [part for part in ("examples", "objectives", "program") if known.get(part) != about[part]]
-    if different:
-        raise _mismatch(search.name, different, known, about)
-    if known["fingerprint"] == about["fingerprint"]:
-        return study, []
-    if on_new_space != "map":
-        raise _other_space(search, known["space"], about["space"])
-    newer = optuna.create_study(study_name=f"{search.name}@{about['fingerprint']}", **options)
-    if newer.user_attrs.get(KEY) is not None:
-        return newer, []
-    notes = _moved(search.space, study, newer, known)
-    newer.set_user_attr(CANDIDATES, _packed(search))
-    newer.set_user_attr(KEY, about)
-    return newer, notes
-
-
 def unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
     """*storage* cannot be opened, read or written."""
     where = errors.without_login(storage)
@@ -172,14 +166,10 @@ def unusable(storage: Any, error: Exception) -> errors.StoreUnavailable:
 
 
 def _about(search: Search, objectives: Sequence[str]) -> dict[str, Any]:
-    space = search.space
     rows = [one.toDict() if hasattr(one, "toDict") else dict(one) for one in search.valset]
     digest = hashlib.sha256(json.dumps(rows, default=str, sort_keys=True).encode()).hexdigest()[:12]
     return {
-        "program": space.program,
-        "space": space.describe(),
-        "fingerprint": space.fingerprint,
-        "start": space.encode(space.initial),
+        "program": search.space.program,
         "examples": [len(rows), digest],
         "objectives": list(objectives),
     }
@@ -197,19 +187,35 @@ def _moved(space: SearchSpace, old: Any, new: Any, known: Mapping[str, Any]) -> 
         if mapped.point is None:
             notes.append(f"trial {trial.number} of the older space is not kept: {mapped.notes[0]}")
             continue
-        params = exports.params_of(space.dimensions, mapped.point)
-        everywhere = space.to_optuna()
-        attributes = {**attributes, "shown": space.encode(mapped.point), "baseline": False}
-        new.add_trial(
-            optuna.trial.create_trial(
-                params=params,
-                distributions={name: everywhere[name] for name in params},
-                values=trial.values,
-                user_attrs={KEY: attributes},
-            )
-        )
+        said = {**attributes, "shown": space.encode(mapped.point), "baseline": False}
+        new.add_trial(made_trial(space, mapped.point, trial.values, said))
         kept += 1
     return [f"{kept} trials of the older space are kept", *notes]
+
+
+def made_trial(
+    space: SearchSpace, point: Mapping[str, Any], values: Sequence[float], said: Mapping[str, Any]
+) -> Any:
+    """A complete `optuna.trial.FrozenTrial` of *point*, to be added to a study that was not asked for it."""
+    params = exports.params_of(space.dimensions, point)
+    everywhere = space.to_optuna()
+    return need_optuna().trial.create_trial(
+        params=params,
+        distributions={name: everywhere[name] for name in params},
+        values=list(values),
+        user_attrs={KEY: dict(said)},
+    )
+
+
+def said_of(done: Trial) -> dict[str, Any]:
+    """What Optuna does not keep of a trial."""
+    return {name: getattr(done, name) for name in SAID} | {"state": done.state, "shown": dict(done.shown)}
+
+
+def trials_of(study: Any, space: SearchSpace | None = None) -> list[Trial]:
+    """The trials of a study of Optuna that were begun; see `trial_of`."""
+    waiting = need_optuna().trial.TrialState.WAITING
+    return [trial_of(one, space) for one in study.get_trials(deepcopy=False) if one.state != waiting]
 
 
 def trial_of(frozen: Any, space: SearchSpace | None = None) -> Trial:
@@ -220,19 +226,11 @@ def trial_of(frozen: Any, space: SearchSpace | None = None) -> Trial:
     else:
         point = space.active(exports.point_of(space.dimensions, frozen.params))
         shown = space.encode(point)
-    state = said.get("state", "running" if not frozen.state.is_finished() else "failed")
-    interval = said.get("interval")
-    return Trial(
-        frozen.number,
-        point,
-        shown,
-        state,
-        interval=None if interval is None else tuple(interval),
-        **{name: said.get(name) for name in ("score", "seconds", "cost", "lm_calls", "tokens", "error")},
-        items=said.get("items", 0),
-        failures=said.get("failures", 0),
-        baseline=said.get("baseline", False),
-    )
+    state = said.get("state", "failed" if frozen.state.is_finished() else "running")
+    kept = {name: said[name] for name in SAID if name in said}
+    if kept.get("interval") is not None:
+        kept["interval"] = tuple(kept["interval"])
+    return Trial(frozen.number, point, shown, state, **kept)
 
 
 def _foreign(name: str) -> errors.VariableConflict:
@@ -258,8 +256,8 @@ def _other_space(search: Search, known: Any, now: Any) -> errors.VariableConflic
     names = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
     return errors.VariableConflict(
         f"study '{search.name}' was made for another space: {errors.listed(names)} "
-        f"{'is' if len(names) == 1 else 'are'} declared differently now. Give this one another name, or keep "
-        "what can be kept of the old trials with on_new_space='map'.",
+        f"{'is' if len(names) == 1 else 'are'} declared differently now, or set to what it does not know. "
+        "Give this one another name, or keep what can be kept of the old trials with on_new_space='map'.",
         study=search.name,
         names=tuple(names),
     )

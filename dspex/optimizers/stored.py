@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from dspex import errors
-from dspex.optimizers.storage import KEY, need_optuna, quietly, trial_of, unusable
+from dspex.optimizers.storage import KEY, need_optuna, quietly, trials_of, unusable
 from dspex.optimizers.studies import Trial
 
 __all__ = ["Stored", "stored_studies", "stored_study"]
@@ -86,5 +86,4 @@ def _refuse_missing(storage: str) -> None:
 
 def _read(optuna: Any, storage: str, name: str) -> Stored:
     study = optuna.load_study(study_name=name, storage=storage)
-    trials = tuple(map(trial_of, study.get_trials(deepcopy=False)))
-    return Stored(name, study.user_attrs.get(KEY, {}).get("program"), trials)
+    return Stored(name, study.user_attrs.get(KEY, {}).get("program"), tuple(trials_of(study)))

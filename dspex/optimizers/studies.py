@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dspex.session import Session
     from dspex.spaces import SearchSpace
 
-__all__ = ["MINIMIZED", "OBJECTIVES", "Choose", "State", "Study", "Trial"]
+__all__ = ["MINIMIZED", "OBJECTIVES", "Choose", "State", "Study", "Trial", "best_in"]
 
 State: TypeAlias = Literal["complete", "screened", "refused", "failed", "running"]
 
@@ -154,19 +155,33 @@ class Study:
         lines = [f"{self.name}: {len(self.trials)} trials, {done} complete, {self.seconds:.1f} s"]
         for label, one in (("baseline", self.baseline), ("best", self.best)):
             if one is not None and one.score is not None:
+                beside = [f", {getattr(one, name):.4g} {name}" for name in self.objectives if name != "score"]
                 values = ", ".join(f"{key}={value}" for key, value in one.shown.items())
-                lines.append(f"  {label} {one.score:.3f} on {one.items}: {values}")
+                lines.append(f"  {label} {one.score:.3f}{''.join(beside)} on {one.items}: {values}")
         return "\n".join(lines)
 
 
 def new_name(program: type[Program]) -> str:
-    """The name of a study of *program* that was given none."""
-    return f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """The name of a study of *program* that was given none; no other has it."""
+    return f"{program.__name__}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def baseline_of(trials: Sequence[Trial]) -> Trial | None:
     """The trial of what was there before; of several the one that more is known of."""
     return max((one for one in trials if one.baseline), key=lambda one: one.items, default=None)
+
+
+def best_in(trials: Sequence[Trial], objective: str) -> Trial:
+    """The one of *trials* that is best in that one objective."""
+    best = min if objective in MINIMIZED else max
+    return best(trials, key=lambda one: one.objectives((objective,)))
+
+
+def surely_better(one: Trial, baseline: Trial) -> bool:
+    """Whether *one* scored more than *baseline*, which was looked at only a little, may score at all."""
+    if one.score is None or baseline.interval is None:
+        return False
+    return one.score > baseline.interval[1]
 
 
 def pareto(trials: Sequence[Trial], objectives: Sequence[str]) -> tuple[Trial, ...]:

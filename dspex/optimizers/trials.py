@@ -115,17 +115,17 @@ class Outcome:
         return Trial(
             number,
             point,
-            space.encode(point),
-            self.state,
-            found.score,
-            found.interval,
-            count,
-            found.failures,
-            found.seconds_per_item,
-            mean(found.cost),
-            mean(found.lm_calls),
-            mean(found.tokens),
-            next((item.error for item in found.items if item.error is not None), None),
+            shown=space.encode(point),
+            state=self.state,
+            score=found.score,
+            interval=found.interval,
+            items=count,
+            failures=found.failures,
+            seconds=found.seconds_per_item,
+            cost=mean(found.cost),
+            lm_calls=mean(found.lm_calls),
+            tokens=mean(found.tokens),
+            error=next((item.error for item in found.items if item.error is not None), None),
         )
 
 

@@ -235,8 +235,7 @@ class SearchSpace(Mapping[str, Dimension]):
         Args:
             encoded: The point in scalars, as `encode` gives it and studies keep it.
             before: Where the older search started, in scalars: a variable that is no dimension any more may
-            be
-                dropped if it had that value.
+                be dropped if it had that value.
         """
         return map_point(self, encoded, before or {})
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,5 +222,35 @@ def terminal():
         os.close(ours)
         process.wait(30)
         return data.decode()
+
+    return run
+
+
+# ---- studies ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch, url):
+    """A working directory with programs and examples; the session 'prod' has the variables of one."""
+    shutil.copy(Path(__file__).with_name("shop.py"), tmp_path)
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"q": q, "answer": str(q)}) for q in range(4)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    from shop import Agent
+
+    with Session("prod", store=url) as session:
+        Agent.bind(session)
+    yield tmp_path
+    sys.modules.pop("shop", None)
+
+
+@pytest.fixture
+def search(dspex_, shop):
+    """`dspex optimize` on the session 'prod'."""
+
+    def run(*arguments, program="shop:Agent", **settings):
+        settings = {"DSPEX_SESSION": "prod", **settings}
+        asked = ("--data", "train.jsonl", "--metric", "shop:metric", *arguments)
+        return dspex_("optimize", program, *asked, **settings)
 
     return run

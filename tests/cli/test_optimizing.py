@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 
 import pytest
 
@@ -14,74 +12,10 @@ import optuna
 
 from dspex import Session
 from dspex.cli import optimizing
-from dspex.optimizers.optuna_search import DEFAULT_STORAGE
+from dspex.optimizers.kept import DEFAULT_STORAGE
 
-SHOP = """
-from dspex import Demos, Float, Program, defvariable
-
-class Agent(Program):
-    x = defvariable(Float(min=0.0, max=1.0), initial=0.1)
-    free = defvariable(Float(), initial=0.0)
-
-    def forward(self, q):
-        return self.x
-
-class Other(Program):
-    y = defvariable(Float(min=0.0, max=1.0), initial=0.1)
-
-class Stuck(Agent):
-    def forward(self, q):
-        import threading
-        if self.x != 0.1:
-            print("stuck", flush=True)
-            threading.Event().wait()
-        return self.x
-
-class Asking(Agent):
-    demos = defvariable(Demos(fields=("q", "answer"), max_items=2), initial=[])
-
-    def init(self):
-        from dspex.modules import Predict
-        self.ask = Predict("q -> answer", temperature=Asking.x, demos=Asking.demos)
-
-    def forward(self, q):
-        return self.ask(q=q).answer
-
-def metric(example, output):
-    return output
-
-number = 7
-"""
-
-
-@pytest.fixture
-def shop(tmp_path, monkeypatch, url):
-    """A working directory with programs and examples; the session 'prod' has the variables of one."""
-    (tmp_path / "shop.py").write_text(SHOP)
-    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"q": q}) for q in range(4)))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    from shop import Agent
-
-    with Session("prod", store=url) as session:
-        Agent.bind(session)
-    yield tmp_path
-    sys.modules.pop("shop", None)
-
-
-ASKED = ("--data", "train.jsonl", "--metric", "shop:metric")
+SEARCHED = ("--data", "train.jsonl", "--metric", "shop:metric")
 PRIVATE = {"DSPEX_STORE": None, "DSPEX_SESSION": None}
-
-
-@pytest.fixture
-def search(dspex_, shop):
-    """`dspex optimize` on the session 'prod'."""
-
-    def run(*arguments, program="shop:Agent", **settings):
-        settings = {"DSPEX_SESSION": "prod", **settings}
-        return dspex_("optimize", program, *ASKED, *arguments, **settings)
-
-    return run
 
 
 def prod(url, read):
@@ -232,8 +166,8 @@ def test_what_is_wrong_is_one_sentence_and_changes_nothing(search, url, program,
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (("--optimizer", "dspy", "--trials", "3"), {}, "no --trials"),
-        (("--optimizer", "dspy", "--screen", "3"), {}, "no --screen"),
+        (("--optimizer", "dspy", "--trials", "3"), {}, "for --trials: --optimizer dspy has no such option"),
+        (("--optimizer", "dspy", "--screen", "3"), {}, "for --screen: --optimizer dspy has no such option"),
         ((), {"DSPEX_STORE": None}, "--store and --session go together"),
         (("--optimizer", "magic"), {}, "magic"),
     ],
@@ -259,7 +193,8 @@ def test_claimed_names_are_a_conflict(search, url):
 
 def test_ctrl_c_leaves_the_session_and_says_how_to_go_on(command, shop, url):
     process = command(
-        *("optimize", "shop:Stuck", *ASKED, "--session", "prod", "--store", url, "--study", "long"), cwd=shop
+        *("optimize", "shop:Stuck", *SEARCHED, "--session", "prod", "--store", url, "--study", "long"),
+        cwd=shop,
     )
     assert process.line().split() == ["0", "complete", "0.100", "4", "0.00", "x=0.1"]
     assert process.line() == "stuck"
@@ -271,7 +206,8 @@ def test_ctrl_c_leaves_the_session_and_says_how_to_go_on(command, shop, url):
 
 def test_a_terminal_sees_a_table_grow(terminal, shop, url):
     printed = terminal(
-        *("optimize", "shop:Agent", *ASKED, "--trials", "15", "--session", "prod", "--store", url), cwd=shop
+        *("optimize", "shop:Agent", *SEARCHED, "--trials", "15", "--session", "prod", "--store", url),
+        cwd=shop,
     )
     best = prod(url, lambda session: session.get("x"))
     *_, table = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed).split("TRIAL ")

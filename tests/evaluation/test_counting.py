@@ -63,11 +63,15 @@ def test_an_evaluation_says_what_is_known_of_it():
     assert "1.000 (95 % 0.342 to 1.000) on 2 examples, 0.500 s each" == str(unknown)
 
 
-def test_a_progress_bar_changes_nothing():
+def test_a_progress_bar_changes_nothing_and_is_on_terminals_only(capsys, monkeypatch):
     pytest.importorskip("rich")
-    shown = evaluate(Echo, ROWS, lambda _, pred: pred / 2, progress=True)
-    plain = evaluate(Echo, ROWS, lambda _, pred: pred / 2)
-    assert [0.0, 0.5, 1.0] == [one.score for one in shown.items] == [one.score for one in plain.items]
+    found = [evaluate(Echo, ROWS, lambda _, pred: pred / 2, progress=one) for one in (True, False)]
+    assert [[0.0, 0.5, 1.0]] * 2 == [[item.score for item in one.items] for one in found]
+    assert ("", "") == capsys.readouterr()
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    evaluate(Echo, ROWS, lambda _, pred: pred / 2, progress=True)
+    printed = capsys.readouterr()
+    assert ("", True) == (printed.out, "score 0.500" in printed.err)
 
 
 def test_without_rich_a_progress_bar_names_its_extra(monkeypatch):
@@ -82,7 +86,7 @@ class Elsewhere:
     def __init__(self, give):
         self.give = give
 
-    def submit(self, program, inputs, *, session, deadline):
+    def submit(self, program, inputs, *, session, deadline, pin):
         future = Future()
         try:
             future.set_result(self.give(**inputs))

@@ -97,16 +97,22 @@ def test_items_may_run_elsewhere():
     sent = []
 
     class Elsewhere:
-        def submit(self, program, inputs, *, session, deadline):
-            sent.append((program, dict(inputs), session.id, deadline))
+        def submit(self, program, inputs, *, session, deadline, pin):
+            sent.append((program, dict(inputs), deadline))
             future = Future()
-            future.set_result(program.run(**inputs, session=session, pin=True))
+            future.set_result(program.run(**inputs, session=session, pin=pin))
             return future
 
+    def meddle(gold, pred):
+        session.set("k", 2.0)
+        return metric(gold, pred)
+
     with Session("there") as session:
-        found = evaluate(Echo, ROWS[:3], metric, session=session, pool=Elsewhere(), deadline=5.0)
-    assert 1.0 == found.score
-    assert [(Echo, {"x": x}, "there", 5.0) for x in range(3)] == sent
+        Echo.bind(session)
+        then = str(session.revision)
+        found = evaluate(Echo, ROWS[:3], meddle, session=session, pool=Elsewhere(), deadline=5.0)
+    assert (1.0, "there", then) == (found.score, found.session, found.revision)
+    assert [(Echo, {"x": x}, 5.0) for x in range(3)] == sent
     assert found.lm_calls is None
 
 

@@ -3,12 +3,11 @@
 import inspect
 
 import pytest
+from study_tools import TRAIN, VAL, Adder
 
 from dspex import (
-    Demos,
     Float,
     InvalidDeclaration,
-    ModuleChoice,
     Program,
     Session,
     Text,
@@ -17,29 +16,14 @@ from dspex import (
     defvariable,
 )
 from dspex.evaluation import evaluate, exact_match
-from dspex.modules import ChainOfThought, Predict
+from dspex.modules import Predict
 from dspex.optimizers import DSPyOptimizer, JointOptimizer, OptunaOptimizer, as_dspy_module
 
 dspy = pytest.importorskip("dspy")
 
 
-class Adder(Program):
-    temperature = defvariable(Float(min=0.0, max=1.0), initial=0.0)
-    strategy = defvariable(ModuleChoice("plain", "thinking"), initial="plain")
-    task = defvariable(Text(), initial="Add.")
-    demos = defvariable(Demos(fields=("question", "answer"), max_items=4), initial=[])
-
-    def init(self):
-        settings = {"temperature": Adder.temperature, "demos": Adder.demos, "instructions": Adder.task}
-        self.modules["plain"] = Predict("question -> answer", **settings)
-        self.modules["thinking"] = ChainOfThought("question -> answer", **settings)
-
-    def forward(self, question):
-        return self.strategy(question=question).answer
-
-
-ROWS = [{"question": f"{a}+{b}", "answer": str(a + b)} for a in range(1, 5) for b in range(1, 5)]
-TRAIN, VAL = ROWS[::2], ROWS[1::2]
+def prompts(metric, *arguments, **options):
+    return DSPyOptimizer(metric, *arguments, **{"storage": None, **options})
 
 
 @pytest.fixture
@@ -86,7 +70,7 @@ def test_steps_of_programs_inside_are_steps_too(pupil):
 
     with Session() as session:
         Outer.bind(session)
-        study = DSPyOptimizer(exact_match, settings={"max_bootstrapped_demos": 0}).compile(
+        study = prompts(exact_match, settings={"max_bootstrapped_demos": 0}).compile(
             Outer, trainset=TRAIN, valset=VAL, session=session
         )
         assert 1.0 == study.best.score
@@ -115,7 +99,7 @@ def test_steps_of_programs_inside_are_steps_too(pupil):
     ],
 )
 def test_what_dspy_finds_is_live_versioned_and_revertible(live, teleprompter, settings, compiling):
-    study = DSPyOptimizer(exact_match, teleprompter, settings=settings, compiling=compiling).compile(
+    study = prompts(exact_match, teleprompter, settings=settings, compiling=compiling).compile(
         Adder, trainset=TRAIN, valset=VAL, session=live
     )
     assert (0.0, 1.0) == (study.baseline.score, study.best.score)
@@ -143,7 +127,7 @@ def test_a_program_that_mostly_fails_is_improved_all_the_same(live):
 
 
 def test_copro_finds_instructions(live):
-    study = DSPyOptimizer(exact_match, "COPRO", settings={"breadth": 2, "depth": 1}).compile(
+    study = prompts(exact_match, "COPRO", settings={"breadth": 2, "depth": 1}).compile(
         Adder, trainset=TRAIN[:4], valset=VAL[:4], session=live
     )
     assert [{"task", "demos"} >= set(trial.point) for trial in study.trials]
@@ -155,7 +139,7 @@ def test_simba_and_gepa_run_on_a_program(live):
     simba = DSPyOptimizer(
         exact_match, "SIMBA", settings={"bsize": 4, "num_candidates": 2, "max_steps": 1, "num_threads": 1}
     ).compile(Adder, trainset=TRAIN, valset=VAL, session=live)
-    gepa = DSPyOptimizer(exact_match, "GEPA", settings={"max_metric_calls": 12, "num_threads": 1}).compile(
+    gepa = prompts(exact_match, "GEPA", settings={"max_metric_calls": 12, "num_threads": 1}).compile(
         Adder, trainset=TRAIN, valset=VAL, session=live
     )
     for study in (simba, gepa):
@@ -173,7 +157,7 @@ def test_what_no_variable_takes_is_said(pupil):
             return self.ask(question=question).answer
 
     with Session() as session:
-        study = DSPyOptimizer(exact_match).compile(Silent, trainset=TRAIN, session=session)
+        study = prompts(exact_match).compile(Silent, trainset=TRAIN, session=session)
     assert "DSPy found demos for ask" in study.notes[0]
 
 
@@ -188,7 +172,7 @@ def test_a_program_without_prompts_has_nothing_for_dspy(pupil):
             return self.ask(question=question).answer
 
     with pytest.raises(InvalidDeclaration, match="Deaf has no variable for what DSPy finds"):
-        DSPyOptimizer(exact_match).compile(Deaf, trainset=TRAIN)
+        prompts(exact_match).compile(Deaf, trainset=TRAIN)
 
 
 def test_only_both_together_find_what_needs_both(live):
@@ -196,11 +180,11 @@ def test_only_both_together_find_what_needs_both(live):
     live.set("temperature", 1.0)
     common = {"commit": False}
     numbers = OptunaOptimizer(exact_match, trials=15, storage=None, **common)
-    prompts = DSPyOptimizer(exact_match, **common)
+    texts = prompts(exact_match, **common)
     joint = JointOptimizer(exact_match, trials=15, storage=None, demo_sets=2, **common)
     found = [
         one.compile(Adder, trainset=TRAIN, valset=VAL, session=live).best.score
-        for one in (numbers, prompts, joint)
+        for one in (numbers, texts, joint)
     ]
     assert [0.0, 0.0, 1.0] == found
 
@@ -265,10 +249,10 @@ def test_the_seed_is_dspys_as_well(live, monkeypatch, teleprompter):
     compile_.__signature__ = inspect.signature(compiling)
     monkeypatch.setattr(cls, "compile", compile_)
     with pytest.raises(InterruptedError):
-        DSPyOptimizer(exact_match, teleprompter, seed=7).compile(Adder, trainset=TRAIN, session=live)
+        prompts(exact_match, teleprompter, seed=7).compile(Adder, trainset=TRAIN, session=live)
     assert [7] == seen
 
 
 def test_dspy_is_not_asked_to_give_up_trials():
     with pytest.raises(TypeError, match="screen"):
-        DSPyOptimizer(exact_match, screen=8)
+        prompts(exact_match, screen=8)

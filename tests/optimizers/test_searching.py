@@ -248,3 +248,85 @@ def test_a_search_whose_claim_somebody_else_has_taken_is_ended(monkeypatch, even
             kept(claim, budget),
         ):
             eventually(lambda: budget.over, "the search is told to end")
+
+
+# ---- the end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_a_grid_of_optunas_ends_the_study_when_it_is_used_up(parallel):
+    sampler = optuna.samplers.GridSampler({"x": [0.1, 0.9, 0.3]})
+    study = compiled(search(sampler=sampler, trials=50, parallel=parallel))
+    assert {0.5, 0.1, 0.9, 0.3} == {trial.point["x"] for trial in study.trials}
+    assert {"complete"} == {trial.state for trial in study.trials}
+
+
+def test_a_grid_of_optunas_goes_on_where_it_was_interrupted():
+    storage = optuna.storages.InMemoryStorage()
+
+    def interrupted(after):
+        def metric(gold, pred):
+            scored.append(pred)
+            if len(scored) == after:
+                raise KeyboardInterrupt
+            return pred
+
+        scored = []
+        sampler = optuna.samplers.GridSampler({"x": [0.1, 0.9, 0.3]})
+        return compiled(
+            search(metric, sampler=sampler, trials=50, storage=storage, study="again", commit=False)
+        )
+
+    for after in (30, 30, 30):  # in each second trial of those that are left
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(after)
+    study = interrupted(None)
+    complete = [trial.point["x"] for trial in study.trials if trial.state == "complete"]
+    assert [0.1, 0.3, 0.5, 0.9] == sorted(complete)
+
+
+def test_a_grid_of_one_point_is_a_grid():
+    study = compiled(search(sampler=optuna.samplers.GridSampler({"x": [0.9]}), trials=50))
+    assert [0.5, 0.9] == [trial.point["x"] for trial in study.trials]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_so_does_any_other_sampler_that_has_nothing_more_to_suggest():
+    class Stepped(Agent):
+        x = defvariable(Float(min=0.0, max=1.0, step=0.25), initial=0.5)
+
+    with Session() as session:
+        study = search(sampler=optuna.samplers.BruteForceSampler(), trials=50).compile(
+            Stepped, trainset=ROWS, session=session
+        )
+    assert [0.0, 0.25, 0.5, 0.75, 1.0] == sorted({trial.point["x"] for trial in study.trials})
+
+
+def test_a_used_up_sampler_ends_a_study_that_goes_on():
+    storage = optuna.storages.InMemoryStorage()
+    studies = [
+        compiled(
+            search(
+                sampler=optuna.samplers.GridSampler({"x": [0.1, 0.9]}),
+                trials=50,
+                storage=storage,
+                study="again",
+            )
+        )
+        for _ in "ab"
+    ]
+    assert [3, 3] == [len({trial.point["x"] for trial in study.trials}) for study in studies]
+
+
+def test_a_grid_goes_on_with_the_points_that_are_left():
+    storage = optuna.storages.InMemoryStorage()
+    for trials in (2, 50):
+        study = compiled(search(sampler="grid", grid_points=4, trials=trials, storage=storage, study="again"))
+    assert [0.5, 0.0, 1 / 3, 2 / 3, 1.0] == [trial.point["x"] for trial in study.trials]
+
+
+def test_a_second_look_at_the_baseline_is_not_taken_for_what_waits_to_be_tried():
+    waiting = [{"x": 0.1}, {"x": 0.2}, {"x": 0.3}]
+    study = compiled(search(lambda *_: 0.5, screen=4, trials=2, first=waiting))
+    assert (0.5, "complete", 20) == (study.baseline.point["x"], study.baseline.state, study.baseline.items)
+    assert [0.5, 0.1, 0.5] == [trial.point["x"] for trial in study.trials]
