@@ -209,6 +209,10 @@ class WorkerLost(DspexError, code="WORKER_LOST"):
     """The worker process that ran a call has ended."""
 
 
+class ForkUnsafe(DspexError, code="FORK_UNSAFE"):
+    """Workers cannot be forked: not on this system, or not after what was imported."""
+
+
 class PoolSaturated(DspexError, code="POOL_SATURATED"):
     """The pool's queue is full."""
 
