@@ -30,8 +30,7 @@ class Ending:
     @property
     def facts(self) -> dict[str, int | None]:
         """The same for the attributes of an error."""
-        known = self.status is not None
-        return {
-            "exit_code": self.status if known and self.status >= 0 else None,
-            "signal": -self.status if known and self.status < 0 else None,
-        }
+        status = self.status
+        if status is not None and status < 0:
+            return {"exit_code": None, "signal": -status}
+        return {"exit_code": status, "signal": None}

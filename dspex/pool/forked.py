@@ -161,9 +161,9 @@ class Forked(Process):
     """
     A worker that is no child of this process: its fork server waits for it, and says how it has ended.
 
-    Its number may be somebody else's as soon as it has ended. So it is known by a file that stands for it, and
-    its group by the pipe at whose end the kernel kills that. This process keeps both ends of the pipe, or the
-    kernel would forget the group with the worker.
+    Its number may be somebody else's as soon as it has ended. So it is known by a file that stands for it,
+    and its group by the pipe at whose end the kernel kills that. This process keeps both ends of the pipe, or
+    the kernel would forget the group with the worker.
     """
 
     def __init__(
@@ -262,12 +262,12 @@ class Forked(Process):
 
 def _surroundings(settings: Settings) -> tuple[Any, ...]:
     """What a fresh Python finds when it is started by this process."""
-    return environment(settings), list(sys.path), *map(_identity, (".", 1, 2))
+    return environment(settings), list(sys.path), _identity("."), _identity(1), _identity(2)
 
 
 def _identity(file: str | int) -> tuple[int, int] | None:
     try:
-        found = os.stat(file)
+        found = os.stat(file)  # noqa: PTH116 - a path has no number
     except OSError:
         return None
     return found.st_dev, found.st_ino

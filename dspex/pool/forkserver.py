@@ -183,8 +183,8 @@ def check(module: str, before: set[str]) -> None:
     if sockets:
         what.append(f"opened {_counted(sockets, 'socket')}")
     raise errors.ForkUnsafe(
-        f"importing {module} has {' and '.join(what)}: a fork of a process that has such is not safe. Do that "
-        'in init(), which each worker runs, or make the pool with start_method="spawn".',
+        f"importing {module} has {' and '.join(what)}: a process that has such cannot be forked safely. Do "
+        'that in init(), which each worker runs, or make the pool with start_method="spawn".',
         module=module,
         threads=threads,
         sockets=len(sockets),
