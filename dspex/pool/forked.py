@@ -22,7 +22,7 @@ from dspex.pool.process import Process, environment, python
 from dspex.pool.readiness import Readiness
 from dspex.pool.settings import Settings
 
-__all__ = ["ForkServers", "Forked", "check_forks"]
+__all__ = ["ForkServers", "Forked"]
 
 BOOT = (
     "import sys; sys.path[:] = {path!r}; from dspex.pool.forkserver import main; "
@@ -31,19 +31,6 @@ BOOT = (
 
 WORD = 1.0
 """Seconds in which a fork server tells how a worker has ended. It takes less than one thousandth."""
-
-
-def check_forks() -> None:
-    """
-    See that this system lets workers be forked and ended by the rules.
-
-    Raises:
-        ForkUnsafe: It does not.
-    """
-    if not (hasattr(os, "pidfd_open") and hasattr(fcntl, "F_SETSIG")):
-        raise errors.ForkUnsafe(
-            f'start_method="forkserver" needs Linux, with pidfd_open (this is {sys.platform}). Use "spawn".'
-        )
 
 
 class ForkServer:
@@ -115,16 +102,26 @@ class ForkServer:
 
 
 class ForkServers:
-    """The fork server of a pool, and those before it whose workers have not ended."""
+    """
+    The fork server of a pool, and those before it whose workers have not ended.
+
+    Raises:
+        ForkUnsafe: There is none on this system.
+    """
 
     def __init__(self, settings: Settings, names: list[str]) -> None:
+        _check_system()
         self._settings = settings
         self._names = names
         self._server: ForkServer | None = None
         self._former: list[ForkServer] = []
 
-    def current(self) -> ForkServer:
-        """One that lives, and finds what a fresh Python would find; raises what the system raises."""
+    def fork(self, slot: Slot, readiness: Readiness) -> Forked:
+        """Have a worker forked for *slot*; raises what the system raises."""
+        return Forked(slot, self._settings, self._names, readiness, self._current())
+
+    def _current(self) -> ForkServer:
+        """One that lives, and has found what a fresh Python would find."""
         for former in [one for one in self._former if one.ending() is not None]:
             self._former.remove(former)
             former.close()
@@ -271,3 +268,13 @@ def _identity(file: str | int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _check_system() -> None:
+    if hasattr(os, "pidfd_open") and hasattr(fcntl, "F_SETSIG"):
+        with suppress(OSError):  # an older kernel than Python was made for
+            os.close(os.pidfd_open(os.getpid()))
+            return
+    raise errors.ForkUnsafe(
+        f'start_method="forkserver" needs Linux, with pidfd_open (this is {sys.platform}). Use "spawn".'
+    )

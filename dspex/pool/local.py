@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from dspex import errors
@@ -17,10 +17,12 @@ from dspex.pool.base import BasePool
 from dspex.pool.calls import Call
 from dspex.pool.channel import Say
 from dspex.pool.failures import unpack_failure
-from dspex.pool.forked import Forked, ForkServers, check_forks
 from dspex.pool.members import Member, Slot, State
 from dspex.pool.process import Process
 from dspex.pool.readiness import Readiness
+
+if TYPE_CHECKING:
+    from dspex.pool.forked import ForkServers
 
 __all__ = ["Pool"]
 
@@ -58,7 +60,11 @@ class Pool(BasePool):
         _check_not_starting()
         _check_method(start_method)
         super().__init__(programs, **settings)
-        self._forks = ForkServers(self.settings, list(self.programs)) if start_method == FORKED else None
+        self._forks: ForkServers | None = None
+        if start_method == FORKED:
+            from dspex.pool.forked import ForkServers
+
+            self._forks = ForkServers(self.settings, list(self.programs))
         self._readiness = Readiness()
         self._bell, self._rung = socket.socketpair()
         self._bell.setblocking(False)
@@ -71,11 +77,10 @@ class Pool(BasePool):
     # ---- what the scheduler asks -------------------------------------------------------------------
 
     def _launch(self, slot: Slot) -> Member:
-        names = list(self.programs)
         if self._forks is None:
-            member = Process(slot, self.settings, names, self._readiness)
+            member = Process(slot, self.settings, list(self.programs), self._readiness)
         else:
-            member = Forked(slot, self.settings, names, self._readiness, self._forks.current())
+            member = self._forks.fork(slot, self._readiness)
         self._readiness.add(member.work.fileno(), lambda: self._of_work(member))
         self._readiness.add(member.control.fileno(), lambda: self._of_control(member))
         if member.exit is not None:
@@ -212,8 +217,6 @@ def _check_method(method: str) -> None:
             f"one of {errors.listed(METHODS)}{errors.did_you_mean(method, METHODS)}",
             errors.shown(method, 60),
         ).at("start_method")
-    if method == FORKED:
-        check_forks()
 
 
 @atexit.register
