@@ -17,6 +17,7 @@ __all__ = [
     "DeadlineExceeded",
     "DspexError",
     "DurabilityUnknown",
+    "ForkUnsafe",
     "InvalidAssignment",
     "InvalidCall",
     "InvalidDeclaration",

@@ -211,7 +211,9 @@ class Forked(Process):
     def ended(self) -> Ending | None:
         if self._file is None:
             return self._begun()
-        if not select.select([self._file], [], [], 0)[0]:
+        lives = select.poll()
+        lives.register(self._file, select.POLLIN)
+        if not lives.poll(0):
             return None
         self.kill(now=True)  # what it has started
         data, _ = self._hear()

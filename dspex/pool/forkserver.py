@@ -126,8 +126,8 @@ class Forking:
     def _ended(self, file: int) -> None:
         number, told = self._workers.pop(file)
         os.close(file)
-        status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
-        with told, suppress(OSError):
+        with told, suppress(OSError):  # nobody listens any more, or a module has had children ignored
+            status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
             told.send(NUMBER.pack(status))
 
     def _leave(self) -> None:
