@@ -12,8 +12,6 @@ import argparse
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -24,6 +22,7 @@ from statistics import median
 from typing import Any
 
 import attrs
+from starting import starting
 from timing import AGAIN, Goal, Row, Table, finish, machine, measured
 
 from dspex import Program, Session, WorkerLost, defvariable
@@ -278,45 +277,6 @@ def reading(rounds: int) -> Table:
             [Goal(label, 1.15, ROUTE, "a bare set and a bare push") for label in (own, served)],
             rounds=rounds,
         )
-
-
-BARE = """
-import sys, time
-import dspex.rpc.client, dspex.pool.running
-import dspex.testing.pool_programs
-sys.stdin.readline()
-print("ready", flush=True)
-"""
-
-
-def starting(rounds: int) -> Table:
-    from dspex.testing.pool_programs import Echo
-
-    def bare() -> float:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-c", BARE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        process.communicate("go\n")
-        return time.perf_counter() - start
-
-    def ours() -> float:
-        with Session() as session:
-            start = time.perf_counter()
-            pool = Pool([Echo], workers=1, spares=0)
-            Echo.run(session=session, pool=pool)
-            took = time.perf_counter() - start
-            pool.close()
-        return took
-
-    ours()  # the server for sessions is this process's, and started once
-    label = "dspex, a pool of one worker: first answer"
-    rows = [
-        Row("a Python with the same imports, one line each way", bare),
-        Row(AGAIN, bare),
-        Row(label, ours),
-    ]
-    return measured("start", "Starting a worker", rows, [Goal(label, 1.15, rows[0].label)], rounds=rounds)
 
 
 def recovering(rounds: int, *, with_ray: bool) -> Iterator[Table]:

@@ -17,6 +17,7 @@ __all__ = [
     "DeadlineExceeded",
     "DspexError",
     "DurabilityUnknown",
+    "ForkUnsafe",
     "InvalidAssignment",
     "InvalidCall",
     "InvalidDeclaration",
@@ -207,6 +208,10 @@ class DeadlineExceeded(DspexError, TimeoutError, code="DEADLINE_EXCEEDED"):
 
 class WorkerLost(DspexError, code="WORKER_LOST"):
     """The worker process that ran a call has ended."""
+
+
+class ForkUnsafe(DspexError, code="FORK_UNSAFE"):
+    """Workers cannot be forked: not on this system, or not after what was imported."""
 
 
 class PoolSaturated(DspexError, code="POOL_SATURATED"):

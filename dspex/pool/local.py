@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import socket
 import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from dspex import errors
@@ -22,12 +21,18 @@ from dspex.pool.members import Member, Slot, State
 from dspex.pool.process import Process
 from dspex.pool.readiness import Readiness
 
+if TYPE_CHECKING:
+    from dspex.pool.forked import ForkServers
+
 __all__ = ["Pool"]
 
 POLL = 0.01
 """
 Seconds between two looks at a process that closed its sockets, where the system does not tell of its end.
 """
+
+FORKED = "forkserver"
+METHODS = ("spawn", FORKED)
 
 _pools: WeakSet[Pool] = WeakSet()
 
@@ -42,16 +47,24 @@ class Pool(BasePool):
     Args:
         programs: The `Program` classes that workers may run, or their names, `package.module:Class`. Workers
             import them: a script that makes a pool does so under `if __name__ == "__main__":`.
+        start_method: `spawn`: each worker is a Python of its own, by nobody's fork. `forkserver`: a process
+            that does nothing else imports the programs once, and forks the workers.
         settings: Those of `Settings`, by name: `workers`, `spares`, `affinity`, `queue`, `timeout` and
         others.
 
-    Workers are started at once and by nobody's fork: each is a Python of its own. When this process ends,
-    however it does, they end with all that they have started.
+    Workers are started at once. When this process ends, however it does, they end with all that they have
+    started.
     """
 
-    def __init__(self, programs: Any, **settings: Any) -> None:
+    def __init__(self, programs: Any, *, start_method: str = "spawn", **settings: Any) -> None:
         _check_not_starting()
+        _check_method(start_method)
         super().__init__(programs, **settings)
+        self._forks: ForkServers | None = None
+        if start_method == FORKED:
+            from dspex.pool.forked import ForkServers
+
+            self._forks = ForkServers(self.settings, list(self.programs))
         self._readiness = Readiness()
         self._bell, self._rung = socket.socketpair()
         self._bell.setblocking(False)
@@ -64,7 +77,10 @@ class Pool(BasePool):
     # ---- what the scheduler asks -------------------------------------------------------------------
 
     def _launch(self, slot: Slot) -> Member:
-        member = Process(slot, self.settings, list(self.programs), self._readiness)
+        if self._forks is None:
+            member = Process(slot, self.settings, list(self.programs), self._readiness)
+        else:
+            member = self._forks.fork(slot, self._readiness)
         self._readiness.add(member.work.fileno(), lambda: self._of_work(member))
         self._readiness.add(member.control.fileno(), lambda: self._of_control(member))
         if member.exit is not None:
@@ -87,6 +103,8 @@ class Pool(BasePool):
         self._bell.close()
         self._rung.close()
         self._lender.close()
+        if self._forks is not None:
+            self._forks.close()
 
     def _attend(self, call: Call, timeout: float | None) -> None:
         """Read in this thread, which waits for *call*, what its worker says: two changes of threads less."""
@@ -116,6 +134,8 @@ class Pool(BasePool):
         for member in self._members():
             assert isinstance(member, Process)
             member.close()
+        if self._forks is not None:
+            self._forks.abandon()
         self._accepting = False
 
     # ---- what comes --------------------------------------------------------------------------------
@@ -171,8 +191,8 @@ class Pool(BasePool):
                 self._at(self._now() + POLL, lambda: self._look(member))
 
     def _of_exit(self, member: Process) -> None:
-        status = member.ended()
-        if status is None or member.state is State.GONE:
+        ending = member.ended()
+        if ending is None or member.state is State.GONE:
             return
         with member.reading:  # whoever reads there finds the end
             self._read(member)  # what it has said last
@@ -180,20 +200,7 @@ class Pool(BasePool):
                 if file is not None:
                     self._readiness.remove(file)
             member.close()
-        self._gone(member, _ending(status), **_facts(status))
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
-
-
-def _facts(status: int) -> dict[str, int | None]:
-    return {"exit_code": status if status >= 0 else None, "signal": -status if status < 0 else None}
+        self._gone(member, str(ending), **ending.facts)
 
 
 def _check_not_starting() -> None:
@@ -202,6 +209,14 @@ def _check_not_starting() -> None:
             "a pool is made while a worker imports the script that makes it. Put that line under "
             'if __name__ == "__main__":',
         )
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise errors.InvalidValue.expecting(
+            f"one of {errors.listed(METHODS)}{errors.did_you_mean(method, METHODS)}",
+            errors.shown(method, 60),
+        ).at("start_method")
 
 
 @atexit.register

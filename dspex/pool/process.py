@@ -15,11 +15,12 @@ from typing import Any
 from dspex.pool import programs
 from dspex.pool.calls import Call
 from dspex.pool.channel import Channel, Say
+from dspex.pool.ending import Ending
 from dspex.pool.members import Member, Slot
 from dspex.pool.readiness import Readiness
 from dspex.pool.settings import Settings
 
-__all__ = ["Process"]
+__all__ = ["Process", "environment", "python"]
 
 LIBRARIES = (
     "OMP_NUM_THREADS",
@@ -65,15 +66,10 @@ class Process(Member):
         life, self._lifeline = os.pipe()
         self.work, self.control = Channel(mine), Channel(mine_too)
         given = [calls.fileno(), control.fileno(), life]
-        code = BOOT.format(path=sys.path, calls=given[0], control=given[1], life=life, name=self.name)
+        self.exit: int | None = None
+        """Becomes readable when the process has ended, where the system has such files."""
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own code
-                [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]
-                pass_fds=given,
-                stdin=subprocess.DEVNULL,
-                env=_environment(settings),
-                start_new_session=True,
-            )
+            self.exit = self._start(settings, given)
         except BaseException:
             self.close()
             raise
@@ -81,11 +77,16 @@ class Process(Member):
             calls.close()
             control.close()
             os.close(life)
-        self.pid = self._process.pid
-        self.exit = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
-        """Becomes readable when the process has ended, where the system has such files."""
         with suppress(OSError):
             self.work.send(Say.BEGIN, programs.main_script() if programs.of_main(names) else None, names, {})
+
+    def _start(self, settings: Settings, given: list[int]) -> int | None:
+        """Start the process, which gets the files *given*; returns `exit`."""
+        calls, control, life = given
+        code = BOOT.format(path=sys.path, calls=calls, control=control, life=life, name=self.name)
+        self._process = python(code, given, environment(settings))
+        self.pid = self._process.pid
+        return os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
 
     # ---- the verbs of a member ---------------------------------------------------------------------
 
@@ -150,29 +151,39 @@ class Process(Member):
 
     # ---- the end -----------------------------------------------------------------------------------
 
-    def ended(self) -> int | None:
-        """
-        How it has ended, if it has: minus the number of the signal, or the status. Its group is no more.
-        """
+    def ended(self) -> Ending | None:
+        """How it has ended, if it has. Its group is no more."""
         if self._process.returncode is None:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
                 return None
             self.kill(
                 now=True
             )  # what it has started; it is not waited for yet, so the number is still its own
-        return self._process.wait()
+        return Ending(self._process.wait())
 
     def close(self) -> None:
         """Let go of the files."""
         self.work.close()
         self.control.close()
         os.close(self._lifeline)
-        if getattr(self, "exit", None) is not None:
-            os.close(self.exit)  # type: ignore[arg-type]
+        if self.exit is not None:
+            os.close(self.exit)
             self.exit = None
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def python(code: str, files: list[int], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Run *code* in a fresh Python that leads a session of its own and has *files* by their numbers here."""
+    return subprocess.Popen(  # noqa: S603 - this Python, and our own code
+        [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]
+        pass_fds=files,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What a worker finds in `os.environ`."""
     threads = str(settings.threads_each)
     chosen = {name: threads for name in LIBRARIES if settings.threads is not None or name not in os.environ}
     return {**os.environ, **chosen, **settings.environment}

@@ -50,6 +50,12 @@ class Readiness:
             with suppress(KeyError, OSError, ValueError):
                 self._selector.unregister(file)
 
+    def replace(self, file: int, by: int) -> None:
+        """Look at *by* from now on, not at *file*, and call the same."""
+        call = self._calls[file]
+        self.remove(file)
+        self.add(by, call)
+
     def wait(self, seconds: float) -> None:
         """Wait so long for something to read, and call what is to be called."""
         if self.yields:

@@ -100,7 +100,7 @@ class Worker:
         assert say == Say.BEGIN
         where = f"worker {self.name} while it started"
         try:
-            if main is not None:
+            if main is not None and programs.MAIN not in sys.modules:
                 programs.import_main(*main)
             loaded = {}
             for name in names:

@@ -25,6 +25,7 @@ SERVICE = "dspex/rpc/service.py"
 POOL = "dspex/pool"
 POOLS = "tests/pool/test_contract_local.py::TestLocal"
 FAULTS = "tests/pool/test_promises.py"
+FORKS = "tests/pool/test_forkserver.py"
 MOVING = "tests/pool/test_moving.py"
 
 STORE = "tests/stores/test_sqlite.py"
@@ -557,7 +558,39 @@ MUTANTS = (
         f"{POOL}/supervision.py",
         "        if len(slot.failures) < settings.restarts:\n",
         "        if len(slot.failures) < 10**9:\n",
-        f"{FAULTS}::test_a_worker_that_cannot_start_is_told_at_once_and_tried_five_times",
+        "tests/pool/test_local.py::test_a_worker_that_cannot_start_is_told_at_once_and_tried_five_times",
+    ),
+    Mutant(
+        "same-dice",
+        "the workers of a fork server draw the same numbers",
+        f"{POOL}/forkserver.py",
+        "        random.seed()\n",
+        "        pass\n",
+        f"{FORKS}::test_every_worker_has_dice_of_its_own",
+    ),
+    Mutant(
+        "unsafe-fork",
+        "a process with threads is forked",
+        f"{POOL}/forkserver.py",
+        "    if not (threads or sockets):\n",
+        "    if not sockets:\n",
+        f"{FORKS}::test_what_cannot_be_forked_is_refused_with_its_module",
+    ),
+    Mutant(
+        "forked-group-stays",
+        "what a forked worker has started outlives it",
+        f"{POOL}/forked.py",
+        "        self._life = os.dup(given[2])\n",
+        "",
+        f"{FORKS}::test_what_a_worker_has_started_ends_with_it_and_how_it_ended_is_told",
+    ),
+    Mutant(
+        "old-surroundings",
+        "a worker is forked off a server that was started elsewhere",
+        f"{POOL}/forked.py",
+        'return environment(settings), list(sys.path), _identity("."), _identity(1), _identity(2)\n',
+        "return environment(settings), list(sys.path), _identity(1), _identity(2)\n",
+        f"{FORKS}::test_workers_find_what_has_changed_since_the_first_was_started",
     ),
     Mutant(
         "deaf-supervisor",

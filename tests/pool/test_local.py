@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -29,6 +30,7 @@ from dspex.testing import pool_programs as those
 from dspex.testing.pool_programs import ALL
 
 NAMED = "dspex.testing.pool_programs"
+METHODS = ["spawn", *(["forkserver"] if hasattr(os, "pidfd_open") else [])]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,38 @@ def test_a_pool_that_cannot_start_is_closed_when_it_is_entered():
     with pytest.raises(PoolClosed):
         pool.submit(those.Broken)
     assert pool.stats().workers == ()
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+@pytest.mark.parametrize(
+    ("program", "sentence", "cause"),
+    [
+        (those.Broken, "cannot start: the model is not there", RuntimeError),
+        (those.Exits, "ended with status 5 while it started", type(None)),
+        (those.Hangs, "cannot start: it was not ready within 0.5 s", type(None)),
+    ],
+)
+def test_a_worker_that_cannot_start_is_told_at_once_and_tried_five_times(
+    program, sentence, cause, start_method
+):
+    start = time.monotonic()
+    limit = 0.5 if program is those.Hangs else 30
+    made = Pool([program], workers=1, spares=0, start=limit, start_method=start_method)
+    try:
+        waiting = made.submit(program)
+        with pytest.raises(WorkerLost, match=sentence) as raised:
+            made.wait_ready()
+        assert isinstance(raised.value.__cause__, cause)
+        assert time.monotonic() - start < 15
+        with pytest.raises(WorkerLost, match=sentence):
+            waiting.result(30)
+        assert made.stats().quarantined == 1
+        assert made.stats().tally.started == 5
+        with pytest.raises(WorkerLost, match=sentence):
+            made.submit(program)
+        assert made.stats().tally.started == 5
+    finally:
+        made.close()
 
 
 def test_a_worker_that_the_system_does_not_start_is_told(caplog):

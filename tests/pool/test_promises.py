@@ -20,7 +20,6 @@ import pytest
 pytest.importorskip("grpc")
 
 from dspex import DeadlineExceeded, PoolSaturated, Session, WorkerLost
-from dspex.pool import Pool
 from dspex.testing import pool_programs as those
 
 SOAK = bool(os.environ.get("DSPEX_SOAK"))
@@ -36,6 +35,12 @@ def report(*what):
 
 def times(full, fraction):
     return full if SOAK else max(1, full // fraction)
+
+
+either = pytest.mark.parametrize(
+    "start_method", ["spawn", *(["forkserver"] if hasattr(os, "pidfd_open") else [])]
+)
+"""How workers are started makes no difference."""
 
 
 @pytest.fixture
@@ -60,10 +65,14 @@ def group_members(pgid):
 # ---- workers are killed ----------------------------------------------------------------------------
 
 
+@either
 @pytest.mark.timeout(300)
-def test_killed_workers_fail_no_more_calls_than_there_were_kills(pool, dice, tmp_path, eventually):
+def test_killed_workers_fail_no_more_calls_than_there_were_kills(
+    pool, start_method, dice, tmp_path, eventually
+):
     calls, kills = times(1000, 5), times(100, 5)
-    workers = pool(workers=4 if SOAK else 2, affinity="none", queue=calls, spares=1, restarts=1000)
+    settings = {"queue": calls, "spares": 1, "restarts": 1000, "start_method": start_method}
+    workers = pool(workers=4 if SOAK else 2, affinity="none", **settings)
     ledger = tmp_path / "ledger"
     ledger.touch()
     stop, killed = threading.Event(), []
@@ -125,7 +134,8 @@ import sys, time
 from dspex.pool import Pool
 from dspex.testing import pool_programs as those
 
-pool = Pool([those.Grandchild, those.Slow], workers=3, spares=0, affinity="none")
+settings = {"affinity": "none", "start_method": sys.argv[2]}
+pool = Pool([those.Grandchild, those.Slow], workers=3, spares=0, **settings)
 print("started", flush=True)
 if sys.argv[1] == "busy":
     pool.wait_ready()
@@ -139,11 +149,15 @@ time.sleep(600)
 """
 
 
+@either
 @pytest.mark.timeout(900)
-def test_a_killed_parent_leaves_nobody(eventually):
+def test_a_killed_parent_leaves_nobody(start_method, eventually):
     slowest = 0.0
-    for _ in range(times(200, 40)):
-        parent = subprocess.Popen([sys.executable, "-c", PARENT, "busy"], stdout=subprocess.PIPE, text=True)
+    for _ in range(times(200, 60)):
+        before = running()
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, "busy", start_method], stdout=subprocess.PIPE, text=True
+        )
         workers, grandchild = [], None
         while not (workers and grandchild):
             line = parent.stdout.readline().split()
@@ -159,16 +173,23 @@ def test_a_killed_parent_leaves_nobody(eventually):
         eventually(
             lambda pgids=workers: not any(map(group_members, pgids)), "all of its groups have ended", 3.0
         )
+        eventually(lambda before=before: not orphans(before), "nothing else is left", 3.0)
         slowest = max(slowest, time.monotonic() - start)
     report(f"the slowest was gone after {slowest:.3f} s")
 
 
+def running():
+    """The numbers of all processes."""
+    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+
+
+@either
 @pytest.mark.timeout(300)
-def test_a_parent_that_is_killed_while_workers_start_leaves_nobody(dice, eventually):
-    for _ in range(times(100, 10)):
-        before = set(map(int, (path.name for path in Path("/proc").glob("[0-9]*"))))
+def test_a_parent_that_is_killed_while_workers_start_leaves_nobody(start_method, dice, eventually):
+    for _ in range(times(100, 16)):
+        before = running()
         parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT, "starting"],
+            [sys.executable, "-c", PARENT, "starting", start_method],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "DSPEX_TEST_MARK": str(dice.random())},
@@ -184,7 +205,7 @@ def test_a_parent_that_is_killed_while_workers_start_leaves_nobody(dice, eventua
 
 
 def orphans(before):
-    """Workers that are nobody's child any more."""
+    """Workers and fork servers that are nobody's child any more."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         if int(path.name) in before:
@@ -194,7 +215,7 @@ def orphans(before):
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if b"dspex.pool.worker" in command and parent == 1:
+        if re.search(rb"dspex\.pool\.(worker|forkserver)", command) and parent == 1:
             found.append(int(path.name))
     return found
 
@@ -384,39 +405,6 @@ def test_a_drained_pool_loses_nothing(tmp_path):
         assert (0, "") == (parent.returncode, errors)
         assert time.monotonic() - start < 11
         assert len(re.findall("^end", ledger.read_text(), re.MULTILINE)) == 50
-
-
-# ---- crash loops ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("program", "sentence", "cause"),
-    [
-        (those.Broken, "cannot start: the model is not there", RuntimeError),
-        (those.Exits, "ended with status 5 while it started", type(None)),
-        (those.Hangs, "cannot start: it was not ready within 0.5 s", type(None)),
-    ],
-)
-def test_a_worker_that_cannot_start_is_told_at_once_and_tried_five_times(
-    program, sentence, cause, eventually
-):
-    start = time.monotonic()
-    pool = Pool([program], workers=1, spares=0, start=0.5 if program is those.Hangs else 30)
-    try:
-        waiting = pool.submit(program)
-        with pytest.raises(WorkerLost, match=sentence) as raised:
-            pool.wait_ready()
-        assert isinstance(raised.value.__cause__, cause)
-        assert time.monotonic() - start < SLACK * 5.0
-        with pytest.raises(WorkerLost, match=sentence):
-            waiting.result(30)
-        assert pool.stats().quarantined == 1
-        assert pool.stats().tally.started == 5
-        with pytest.raises(WorkerLost, match=sentence):
-            pool.submit(program)
-        assert pool.stats().tally.started == 5
-    finally:
-        pool.close()
 
 
 # ---- P10: leaks --------------------------------------------------------------------------------------------
