@@ -12,17 +12,19 @@ configured in DSPy, else `dspex.lm.default()`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from dspex import errors
 from dspex.modules.base import BoundModule, Module, make_one
 from dspex.modules.settings import Checks, Settings, check_declared, checked, count, number, or_none
+from dspex.pieces import in_threads
 from dspex.variables import Variable
 
 if TYPE_CHECKING:
     from dspex.modules.dspy_bridge import Step
+    from dspex.pieces import Output
 
 __all__ = [
     "BestOfN",
@@ -104,6 +106,23 @@ class DspyModule(Module):
         import asyncio
 
         return await asyncio.to_thread(step.call, inputs)
+
+    def stream(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Generator[str, None, Any]:
+        """The text of the last output as the LM writes it; in the end the prediction."""
+        from dspex.modules import dspy_streams
+
+        return dspy_streams.stream(self._checked(inputs, settings), inputs)
+
+    def astream(
+        self, inputs: Mapping[str, Any], settings: Mapping[str, Any], output: Output
+    ) -> AsyncGenerator[str, None]:
+        """The same with the LM's async half; in threads where DSPy has no async form."""
+        from dspex.modules import dspy_streams
+
+        step = self._checked(inputs, settings)
+        if step.awaitable:
+            return dspy_streams.astream(step, inputs, output)
+        return in_threads(dspy_streams.stream(step, inputs), output)
 
     def __repr__(self) -> str:
         subject = self._subject if isinstance(self._subject, DspyModule) else _named(self._subject)
