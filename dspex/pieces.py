@@ -34,7 +34,7 @@ class Output:
             return self._value
         except AttributeError:
             raise errors.InvalidCall(
-                "a stream has its output when all of its pieces were taken; this one goes on, was left, or failed."
+                "this stream has no output: it goes on until all of its pieces were taken, was left, or failed."
             ) from None
 
 

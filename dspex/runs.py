@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import attrs
 
 from dspex import deadlines, errors, telemetry
 from dspex.crossing import in_loop, in_thread, result_of
+from dspex.pieces import AsyncPieces
 from dspex.records import Revision
 from dspex.session import Session
 
@@ -41,7 +42,7 @@ class Run:
     program: str
     session: str
     output: Any
-    """What `forward` returned."""
+    """What `forward` returned, in the end if it yields."""
     first: Revision
     """The revision of the session when the run started."""
     last: Revision
@@ -155,11 +156,11 @@ def _run(
     awaited: Callable[[Awaitable[Any]], Any],
 ) -> Any:
     try:
-        forward = _forward(program, awaited)
+        call = partial(_output, _forward(program, awaited), *inputs, **named)
         if timeout is None:
-            return forward(*inputs, **named)
+            return call()
         with deadlines.within(timeout):
-            return _within(timeout, program, partial(forward, *inputs, **named))
+            return _within(timeout, program, call)
     except Exception as error:
         note(error, program)
         raise
@@ -256,12 +257,35 @@ def would_block(program: Program, instead: str) -> errors.WouldBlock:
 
 async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     forward, aforward = methods(program)
-    if aforward is not None:
+    if aforward is not None and not inspect.isasyncgenfunction(aforward):
         return await aforward(*inputs, **named)
+    if forward is None:
+        raise _only_pieces()
     import asyncio
 
-    assert forward is not None
-    return await asyncio.to_thread(forward, *inputs, **named)
+    return await asyncio.to_thread(_output, forward, *inputs, **named)
+
+
+def _output(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    """What *forward* returns; of one that yields, in the end."""
+    made = forward(*inputs, **named)
+    if isinstance(made, AsyncGenerator | AsyncPieces):
+        raise _only_pieces()
+    if not isinstance(made, Generator):
+        return made
+    while True:
+        try:
+            next(made)
+        except StopIteration as end:
+            if end.value is None:
+                raise _only_pieces() from None
+            return end.value
+
+
+def _only_pieces() -> errors.InvalidValue:
+    return errors.InvalidValue.expecting("a value; stream() takes generators", "pieces only").at(
+        "what it returned"
+    )
 
 
 def methods(

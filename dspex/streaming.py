@@ -1,15 +1,15 @@
-"""Calling `forward` for its pieces: what it yields, as it comes."""
+"""Calling `forward` for its pieces: what it yields, as it comes, and what it returns in the end."""
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dspex import deadlines, errors, telemetry
 from dspex.crossing import OneLoop, in_loop
+from dspex.pieces import END, AsyncPieces, Output, Pieces, in_threads
 from dspex.runs import methods, note, ready, would_block
 
 if TYPE_CHECKING:
@@ -17,18 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["astreamed", "pieces", "streamed"]
 
-END = object()
-"""What stands for the end of a stream."""
-
 
 def pieces(
     program: Program,
     inputs: tuple[Any, ...],
     named: Mapping[str, Any],
     awaited: Callable[[Awaitable[Any]], Any],
-) -> Generator[Any, None, None]:
+) -> Generator[Any, None, Any]:
     """
-    What `forward` yields; what it returns, as the only piece, if it yields nothing.
+    What `forward` yields, and in the end what it returns, which is the only piece if it yields nothing.
 
     All that has to be *awaited* should be so in one loop: an async generator belongs to one.
     """
@@ -39,23 +36,24 @@ def pieces(
         made = method(*inputs, **named)
         if inspect.isawaitable(made):
             made = awaited(made)
-        if inspect.isgenerator(made):
-            yield from made
-        elif inspect.isasyncgen(made):
+        if isinstance(made, Generator):
+            return (yield from made)
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             while (piece := awaited(_next(made))) is not END:
                 yield piece
-        else:
-            yield made
+            return made.output if isinstance(made, AsyncPieces) else None
+        yield made
+        return made
     except Exception as error:
         note(error, program)
         raise
     finally:
-        if inspect.isasyncgen(made):
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             awaited(made.aclose())
 
 
 async def _apieces(
-    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]
+    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Output
 ) -> AsyncGenerator[Any, None]:
     """`pieces`, awaited; what is no coroutine runs in threads."""
     import asyncio
@@ -68,26 +66,25 @@ async def _apieces(
             made = await made if inspect.isawaitable(made) else made
         else:
             made = await asyncio.to_thread(method, *inputs, **named)
-        if inspect.isasyncgen(made):
+        if isinstance(made, Generator):
+            made = in_threads(made, output)
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             async for piece in made:
                 yield piece
-        elif inspect.isgenerator(made):
-            while (piece := await asyncio.to_thread(next, made, END)) is not END:
-                yield piece
+            if isinstance(made, AsyncPieces):
+                output.give(made.output)
         else:
             yield made
+            output.give(made)
     except Exception as error:
         note(error, program)
         raise
     finally:
-        if inspect.isasyncgen(made):
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             await made.aclose()
-        elif inspect.isgenerator(made):
-            with suppress(ValueError):  # a thread is still in it, and nobody can call it back
-                made.close()
 
 
-async def _next(made: AsyncGenerator[Any, Any]) -> Any:
+async def _next(made: AsyncIterator[Any]) -> Any:
     return await anext(made, END)
 
 
@@ -110,18 +107,25 @@ def _is_async(method: Callable[..., Any]) -> bool:
 
 def streamed(
     program: ready, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
-) -> Iterator[Any]:
+) -> Pieces:
     """The pieces of a run on *program*, which ends with them."""
+    return Pieces(_streamed(program, inputs, named, timeout))
+
+
+def _streamed(
+    program: ready, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
+) -> Generator[Any, None, Any]:
     end = None if timeout is None else time.monotonic() + timeout
     with program as bound, OneLoop() as awaited:
-        made, run = pieces(bound, inputs, named, awaited), telemetry.Steps(bound)
+        made, run = pieces(bound, inputs, named, awaited), _run(bound)
         try:
             while True:
                 # One step at a time: whoever takes the pieces has time of their own.
                 with deadlines.within(_left(end)), run.step():
-                    piece = next(made, END)
-                if piece is END:
-                    return
+                    try:
+                        piece = next(made)
+                    except StopIteration as ended:
+                        return ended.value
                 if _left(end) == 0.0:
                     raise _too_late(bound, timeout)
                 yield piece
@@ -130,15 +134,26 @@ def streamed(
             run.end()
 
 
-async def astreamed(
+def astreamed(
     program: ready, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
-) -> AsyncIterator[Any]:
+) -> AsyncPieces:
     """`streamed`, awaited."""
+    output = Output()
+    return AsyncPieces(_astreamed(program, inputs, named, timeout, output), output)
+
+
+async def _astreamed(
+    program: ready,
+    inputs: tuple[Any, ...],
+    named: Mapping[str, Any],
+    timeout: float | None,
+    output: Output,
+) -> AsyncGenerator[Any, None]:
     import asyncio
 
     end = None if timeout is None else time.monotonic() + timeout
     with program as bound:
-        made, run = _apieces(bound, inputs, named), telemetry.Steps(bound)
+        made, run = _apieces(bound, inputs, named, output), _run(bound)
         try:
             while True:
                 left = _left(end)
@@ -157,6 +172,10 @@ async def astreamed(
         finally:
             await made.aclose()
             run.end()
+
+
+def _run(program: Program) -> telemetry.Steps:
+    return telemetry.Steps(lambda active: active.run_in_steps(program))
 
 
 def _left(end: float | None) -> float | None:

@@ -89,9 +89,7 @@ class Steps:
             self._span.end()
 
 
-def stepped(
-    made: Generator[Any, None, Any], begun: Callable[[Telemetry], Span]
-) -> Generator[Any, None, Any]:
+def stepped(made: Generator[Any, None, Any], begun: Callable[[Telemetry], Span]) -> Generator[Any, None, Any]:
     """*made*, told as what is *begun* with its first piece."""
     return made if active is None else _stepped(made, begun)
 

@@ -125,17 +125,15 @@ class _Channel:
 class _Heard(BaseCallback):  # type: ignore[misc]  # DSPy has no types
     """What the language model has said in one call. What DSPy calls a stream, a listener and a callback."""
 
-    def __init__(
-        self, step: Step, put: Callable[[str], Awaitable[None]], left: Callable[[], bool]
-    ) -> None:
+    def __init__(self, step: Step, put: Callable[[str], Awaitable[None]], left: Callable[[], bool]) -> None:
         self._put = put
         self._left = left
         self.thread: int | None = None
         """Where the call is made: in threads that it starts DSPy cannot send."""
-        self.predictor = step.predictors[-1] if step.predictors else None
+        self.predictor: Any = step.predictors[-1] if step.predictors else None
         outputs = {} if self.predictor is None else self.predictor.signature.output_fields
-        self._name, field = next(reversed(outputs.items()), ("", None))
-        self._is_text = field is not None and field.annotation is str
+        self._name: str = next(reversed(outputs), "")
+        self._is_text = self._name in outputs and outputs[self._name].annotation is str
         self._reader: texts.Reader | None = None
         self._answers = 0
         self._given: list[str] = []
@@ -144,7 +142,7 @@ class _Heard(BaseCallback):  # type: ignore[misc]  # DSPy has no types
 
     def settings(self, chosen: Any, used: Any) -> dict[str, Any]:
         """What DSPy is told, where the call has *chosen* an LM, and *used* is that of the others."""
-        if not self._is_text or self.predictor is None:
+        if not self._is_text:
             return {"send_stream": None}
         asked = chosen or self.predictor.lm or used
         if not (_streams(asked, "_engine_spec") and _streams(asked, "_async_engine_spec")):

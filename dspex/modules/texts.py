@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["Between", "JsonText", "Reader", "chat", "line", "xml"]
@@ -117,5 +116,3 @@ def xml(name: str) -> Reader:
 def line(label: str | None) -> Reader:
     """The line after that label; without one, the first line."""
     return Between(r"\A" if label is None else rf"(?m)^{re.escape(label)}: ", "\n")
-
-
