@@ -34,7 +34,7 @@ class Output:
             return self._value
         except AttributeError:
             raise errors.InvalidCall(
-                "this stream has no output: it goes on until all of its pieces were taken, was left, or failed."
+                "this stream has no output: not all of its pieces were taken, it was left, or it failed."
             ) from None
 
 

@@ -4,9 +4,9 @@ The module contract.
 A module is a callable step of a program: named inputs in, a prediction out. Its settings are values or
 `Variable`s; a variable is read at every call, from the program or session to which the module is bound.
 
-An author writes `call`, `acall` where there is something to await, and `stream` and `astream` where a prediction
-comes piece by piece. All may run in several threads at once, so they keep what belongs to one call in that
-call. Inputs and settings arrive resolved; what they raise reaches the caller as it is.
+An author writes `call`, `acall` where there is something to await, and `stream` and `astream` where a
+prediction comes piece by piece. All may run in several threads at once, so they keep what belongs to one call
+in that call. Inputs and settings arrive resolved; what they raise reaches the caller as it is.
 """
 
 from __future__ import annotations

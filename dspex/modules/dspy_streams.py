@@ -2,12 +2,12 @@
 The text of a prediction as the language model writes it.
 
 DSPy sends the pieces of an answer into what its settings call `send_stream`, if the predictor that asks is
-one of those in `stream_listeners`. Both travel in the `dspy.context` of the call, like our settings. We listen
-to the last output of the last predictor of a module, whose first answer is read; if it is no text, comes
-from a cache or from an LM that does not stream, it comes at the end as a whole.
+one of those in `stream_listeners`. Both travel in the `dspy.context` of the call, like our settings. We
+listen to the last output of the predictor that was made last, and read its first answer. What is no text,
+what comes from a cache, from an LM that does not stream or in a format that we do not know, comes at the end.
 
-No more than `ROOM` pieces wait to be taken; the model then waits, unless it runs ahead of its engine. Whoever
-leaves a stream ends the answer with the next piece of it, and no other request is made.
+No more than `ROOM` pieces wait to be taken: then whoever reads them from the engine waits. Leaving a stream
+ends the answer with its next piece, and no other request is made.
 """
 
 from __future__ import annotations
