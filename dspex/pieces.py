@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Self
 
 from dspex import errors
 
-__all__ = ["AsyncPieces", "Output", "Pieces", "in_threads"]
+__all__ = ["AsyncPieces", "Output", "Pieces", "in_threads", "taken", "taking"]
 
 END = object()
 """What stands for the end of a stream."""
+
+_taken: ContextVar[bool] = ContextVar("dspex_taken", default=True)
+
+
+def taken() -> bool:
+    """Whether somebody takes the pieces that are made here, and not only what comes in the end."""
+    return _taken.get()
+
+
+@contextmanager
+def taking(pieces: bool) -> Iterator[None]:
+    """Say in the block whether somebody takes the *pieces*."""
+    before = _taken.set(pieces)
+    try:
+        yield
+    finally:
+        _taken.reset(before)
 
 
 class Output:

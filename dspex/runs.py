@@ -12,7 +12,7 @@ import attrs
 
 from dspex import deadlines, errors, telemetry
 from dspex.crossing import in_loop, in_thread, result_of
-from dspex.pieces import AsyncPieces
+from dspex.pieces import AsyncPieces, taking
 from dspex.records import Revision
 from dspex.session import Session
 
@@ -273,13 +273,14 @@ def _output(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
         raise _only_pieces()
     if not isinstance(made, Generator):
         return made
-    while True:
-        try:
-            next(made)
-        except StopIteration as end:
-            if end.value is None:
-                raise _only_pieces() from None
-            return end.value
+    with taking(False):
+        while True:
+            try:
+                next(made)
+            except StopIteration as end:
+                if end.value is None:
+                    raise _only_pieces() from None
+                return end.value
 
 
 def _only_pieces() -> errors.InvalidValue:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex import deadlines, errors, telemetry
 from dspex.crossing import OneLoop, in_loop
-from dspex.pieces import END, AsyncPieces, Output, Pieces, in_threads
+from dspex.pieces import END, AsyncPieces, Output, Pieces, in_threads, taking
 from dspex.runs import methods, note, ready, would_block
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _streamed(
         try:
             while True:
                 # One step at a time: whoever takes the pieces has time of their own.
-                with deadlines.within(_left(end)), run.step():
+                with deadlines.within(_left(end)), taking(True), run.step():
                     try:
                         piece = next(made)
                     except StopIteration as ended:
@@ -160,7 +160,7 @@ async def _astreamed(
                 limit = asyncio.timeout(left)
                 try:
                     async with limit:
-                        with deadlines.within(left), run.step():
+                        with deadlines.within(left), taking(True), run.step():
                             piece = await anext(made, END)
                 except TimeoutError:
                     if limit.expired():

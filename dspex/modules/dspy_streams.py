@@ -28,7 +28,7 @@ from dspex import deadlines, errors
 from dspex.crossing import in_thread
 from dspex.modules import texts
 from dspex.modules.dspy_bridge import Step
-from dspex.pieces import END, Output
+from dspex.pieces import END, Output, taken
 
 __all__ = ["ROOM", "astream", "stream"]
 
@@ -42,14 +42,18 @@ class _Left(BaseException):
 
 def stream(step: Step, inputs: Mapping[str, Any]) -> Generator[str, None, Any]:
     """The pieces of the call *step* with *inputs*, and in the end its prediction."""
-    # In a thread, since DSPy gives pieces to a loop and is not to be asked for them.
     channel = _Channel()
     heard = _Heard(step, channel.put, channel.left.is_set)
+    if not taken():
+        prediction = step.call(inputs)
+        yield heard.rest(prediction)
+        return prediction
 
     def call() -> Any:
         heard.thread = threading.get_ident()
         return step.call(inputs, heard)
 
+    # In a thread, since DSPy gives pieces to a loop and is not to be asked for them.
     made = in_thread(lambda: anyio.run(anyio.to_thread.run_sync, call))
     made.add_done_callback(lambda _: channel.pieces.put(END))
     try:

@@ -471,7 +471,7 @@ def test_who_leaves_while_no_piece_comes_ends_the_answer_with_the_next(speaking,
     assert speaker.said < len(LONG)
 
 
-def test_after_the_answer_was_left_nothing_is_asked(speaking):
+def test_after_the_answer_was_left_nothing_is_asked(speaking, eventually):
     asking, go_on = threading.Event(), threading.Event()
 
     class Looped(dspy.Module):
@@ -492,8 +492,8 @@ def test_after_the_answer_was_left_nothing_is_asked(speaking):
     next(stream)
     assert asking.wait(30)
     stream.close()
-    speaker.ended.clear()
     go_on.set()
+    eventually(lambda: not [one for one in threading.enumerate() if "AnyIO" in one.name], "it has ended")
     assert len(speaker.engine.requests) == 1
 
 
@@ -543,6 +543,23 @@ def test_an_answer_that_cannot_be_read_is_not_asked_again(speaking, streamed):
     with pytest.raises(AdapterParseError):
         streamed(ChainOfThought("question -> answer", lm=lm), question="?")
     assert len(speaker.engine.requests) == 1
+
+
+def test_where_nobody_takes_the_pieces_the_model_is_asked_as_in_a_call(speaking, monkeypatch):
+    speaker, lm = speaking()
+    speaker.engine.text = '{"answer": "in JSON"}'  # which the chat format cannot read, and DSPy asks again
+    monkeypatch.setattr(Told, "lm", lm)
+    assert Told.run("?") == "in JSON"
+    assert (speaker.said, len(speaker.engine.requests)) == (0, 2)
+
+    class Outer(Program):
+        def forward(self):
+            yield from Told.stream("?")
+            return "never"
+
+    with pytest.raises(AdapterParseError):  # there it takes them itself
+        Outer.run()
+    assert speaker.said > 0
 
 
 def test_what_the_module_raises_comes_as_it_is(speaking, streamed):
