@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dspex import deadlines, errors, telemetry
-from dspex.crossing import OneLoop, in_loop
-from dspex.pieces import END, AsyncPieces, Output, Pieces, in_threads, taking
+from dspex.crossing import OneLoop, in_loop, in_thread
+from dspex.modules.base import BoundModule
+from dspex.pieces import END, AsyncChannel, AsyncPieces, Channel, Output, Pieces, in_threads, taking
+from dspex.plans import Subprogram
 from dspex.runs import methods, note, ready, would_block
 
 if TYPE_CHECKING:
@@ -23,9 +26,14 @@ def pieces(
     inputs: tuple[Any, ...],
     named: Mapping[str, Any],
     awaited: Callable[[Awaitable[Any]], Any],
+    *,
+    waits: bool = False,
 ) -> Generator[Any, None, Any]:
     """
     What `forward` yields, and in the end what it returns, which is the only piece if it yields nothing.
+
+    Of a `forward` that does not yield the text of the modules that speak comes before that. It runs in a
+    thread then; with *waits* whoever leaves waits for it.
 
     All that has to be *awaited* should be so in one loop: an async generator belongs to one.
     """
@@ -33,9 +41,15 @@ def pieces(
     try:
         method = _method(program)
         _check_no_loop(program, method)
-        made = method(*inputs, **named)
-        if inspect.isawaitable(made):
-            made = awaited(made)
+        if _yields(method) or not _speaks(program):
+            made = method(*inputs, **named)
+            if inspect.isawaitable(made):
+                made = awaited(made)
+        elif _is_async(method):
+            output = Output()
+            made = AsyncPieces(_aheard(method(*inputs, **named), output), output)
+        else:
+            made = _heard(partial(method, *inputs, **named), waits=waits)
         if isinstance(made, Generator):
             return (yield from made)
         if isinstance(made, AsyncGenerator | AsyncPieces):
@@ -61,7 +75,12 @@ async def _apieces(
     made: Any = None
     try:
         method = _method(program)
-        if _is_async(method):
+        if not _yields(method) and _speaks(program):
+            if _is_async(method):
+                made = AsyncPieces(_aheard(method(*inputs, **named), output), output)
+            else:
+                made = _heard(partial(method, *inputs, **named), waits=False)
+        elif _is_async(method):
             made = method(*inputs, **named)
             made = await made if inspect.isawaitable(made) else made
         else:
@@ -84,6 +103,63 @@ async def _apieces(
             await made.aclose()
 
 
+def _heard(call: Callable[[], Any], *, waits: bool) -> Generator[Any, None, Any]:
+    """What the modules say that *call* calls, and what it returns, unless that was just said."""
+    channel = Channel()
+
+    def made() -> Any:
+        with taking(channel):
+            return call()
+
+    future = in_thread(made)
+    future.add_done_callback(lambda _: channel.end())
+    try:
+        while (piece := channel.get()) is not END:
+            yield piece
+        result = future.result()
+        if not channel.has_said(result):
+            yield result
+        return result
+    finally:
+        channel.leave()
+        if waits:
+            future.exception()
+
+
+async def _aheard(call: Awaitable[Any], output: Output) -> AsyncGenerator[Any, None]:
+    """`_heard`, awaited."""
+    import asyncio
+
+    channel = AsyncChannel()
+
+    async def made() -> Any:
+        with taking(channel):
+            return await call
+
+    task = asyncio.ensure_future(made())
+    task.add_done_callback(lambda _: channel.end())
+    try:
+        while (piece := await channel.get()) is not END:
+            yield piece
+        result = task.result()
+        if not channel.has_said(result):
+            yield result
+        output.give(result)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _speaks(program: Program) -> bool:
+    """Whether a module of *program*, or of one inside, is one whose text a stream has."""
+    if any(one.module.speaks() for one in program.modules.values()):
+        return True
+    if any(isinstance(one, BoundModule) and one.module.speaks() for one in vars(program).values()):
+        return True
+    inner = (getattr(program, key) for key, one in program.declared.items() if isinstance(one, Subprogram))
+    return any(_speaks(one) for one in inner)
+
+
 async def _next(made: AsyncIterator[Any]) -> Any:
     return await anext(made, END)
 
@@ -99,6 +175,10 @@ def _method(program: Program) -> Callable[..., Any]:
 def _check_no_loop(program: Program, method: Callable[..., Any]) -> None:
     if in_loop() and _is_async(method):
         raise would_block(program, "astream(…)")
+
+
+def _yields(method: Callable[..., Any]) -> bool:
+    return inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
 
 
 def _is_async(method: Callable[..., Any]) -> bool:

@@ -95,6 +95,10 @@ class Module(ABC):
         """Call a module that is bound nowhere: its settings must be plain values."""
         return BoundModule(self, _unbound)(*unnamed, **inputs)
 
+    def speaks(self) -> bool:
+        """Whether a stream of a program whose `forward` does not yield may have pieces of this module."""
+        return False
+
     def input_names(self) -> Collection[str]:
         """The names of the inputs, as far as they are known; for sentences."""
         return ()

@@ -6,15 +6,14 @@ one of those in `stream_listeners`. Both travel in the `dspy.context` of the cal
 listen to the last output of the predictor that was made last, and read its first answer. What is no text,
 what comes from a cache, from an LM that does not stream or in a format that we do not know, comes at the end.
 
-No more than `ROOM` pieces wait to be taken: then whoever reads them from the engine waits. Leaving a stream
-ends the answer with its next piece, and no other request is made.
+No more than `pieces.ROOM` pieces wait to be taken: then whoever reads them from the engine waits. Leaving a
+stream ends the answer with its next piece, and no other request is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import queue
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from typing import Any
@@ -24,27 +23,26 @@ import anyio.to_thread
 import dspy
 from dspy.utils.callback import BaseCallback
 
-from dspex import deadlines, errors
 from dspex.crossing import in_thread
 from dspex.modules import texts
 from dspex.modules.dspy_bridge import Step
-from dspex.pieces import END, Output, taken
+from dspex.pieces import END, AsyncChannel, Channel, Output, taker
 
-__all__ = ["ROOM", "astream", "stream"]
-
-ROOM = 32
-"""The most pieces of a stream that wait to be taken."""
-
-
-class _Left(BaseException):
-    """Nobody wants the rest. No exception that DSPy could take for a failure, and ask again."""
+__all__ = ["astream", "stream"]
 
 
 def stream(step: Step, inputs: Mapping[str, Any]) -> Generator[str, None, Any]:
     """The pieces of the call *step* with *inputs*, and in the end its prediction."""
-    channel = _Channel()
-    heard = _Heard(step, channel.put, channel.left.is_set)
-    if not taken():
+    channel = Channel()
+
+    async def put(piece: str) -> None:
+        channel.put(piece)  # in a loop that has nothing else to do
+
+    heard = _Heard(step, put, channel.check)
+    who = taker()
+    if isinstance(who, Channel):
+        who.fed_by(channel)
+    if who is False:
         prediction = step.call(inputs)
         yield heard.rest(prediction)
         return prediction
@@ -55,7 +53,7 @@ def stream(step: Step, inputs: Mapping[str, Any]) -> Generator[str, None, Any]:
 
     # In a thread, since DSPy gives pieces to a loop and is not to be asked for them.
     made = in_thread(lambda: anyio.run(anyio.to_thread.run_sync, call))
-    made.add_done_callback(lambda _: channel.pieces.put(END))
+    made.add_done_callback(lambda _: channel.end())
     try:
         while (piece := channel.get()) is not END:
             yield piece
@@ -69,20 +67,13 @@ def stream(step: Step, inputs: Mapping[str, Any]) -> Generator[str, None, Any]:
 
 async def astream(step: Step, inputs: Mapping[str, Any], output: Output) -> AsyncGenerator[str, None]:
     """`stream`, awaited; the prediction is given to *output*."""
-    pieces: asyncio.Queue[Any] = asyncio.Queue()
-    room = asyncio.Semaphore(ROOM)
-
-    async def put(piece: str) -> None:
-        await room.acquire()
-        pieces.put_nowait(piece)
-
-    heard = _Heard(step, put, lambda: False)
+    channel = AsyncChannel()
+    heard = _Heard(step, channel.put, lambda: None)
     heard.thread = threading.get_ident()
     made = asyncio.ensure_future(step.acall(inputs, heard))
-    made.add_done_callback(lambda _: pieces.put_nowait(END))
+    made.add_done_callback(lambda _: channel.end())
     try:
-        while (piece := await pieces.get()) is not END:
-            room.release()
+        while (piece := await channel.get()) is not END:
             yield piece
         prediction = made.result()
         if rest := heard.rest(prediction):
@@ -93,45 +84,12 @@ async def astream(step: Step, inputs: Mapping[str, Any], output: Output) -> Asyn
         await asyncio.gather(made, return_exceptions=True)
 
 
-class _Channel:
-    """From the thread that asks the language model to whoever takes the pieces."""
-
-    def __init__(self) -> None:
-        self.pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.left = threading.Event()
-        self._room = threading.Semaphore(ROOM)
-
-    async def put(self, piece: str) -> None:
-        """Wait until there is room for *piece*; in a loop that has nothing else to do."""
-        self._room.acquire()
-        if self.left.is_set():
-            self._room.release()  # for who waits beside us
-            raise _Left
-        self.pieces.put(piece)
-
-    def get(self) -> Any:
-        """The next piece, or `END`."""
-        left = deadlines.remaining()
-        try:
-            piece = self.pieces.get(timeout=left)
-        except queue.Empty:
-            what = "the next piece of a language model's answer"
-            raise errors.DeadlineExceeded(f"no time was left to wait for {what}.", what=what) from None
-        self._room.release()
-        return piece
-
-    def leave(self) -> None:
-        """Want no more."""
-        self.left.set()
-        self._room.release()
-
-
 class _Heard(BaseCallback):  # type: ignore[misc]  # DSPy has no types
     """What the language model has said in one call. What DSPy calls a stream, a listener and a callback."""
 
-    def __init__(self, step: Step, put: Callable[[str], Awaitable[None]], left: Callable[[], bool]) -> None:
+    def __init__(self, step: Step, put: Callable[[str], Awaitable[None]], check: Callable[[], None]) -> None:
         self._put = put
-        self._left = left
+        self._check = check
         self.thread: int | None = None
         """Where the call is made: in threads that it starts DSPy cannot send."""
         self.predictor: Any = step.predictors[-1] if step.predictors else None
@@ -187,10 +145,6 @@ class _Heard(BaseCallback):  # type: ignore[misc]  # DSPy has no types
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._check()
-
-    def _check(self) -> None:
-        if self._left():
-            raise _Left
 
     # ---- the end -----------------------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ class Running:
         where = "what it returned"
         if not order.window:
             return values.pack(runs.run(program, tuple(args), named, None, self._awaited), where)
-        made = Pieces(pieces(program, tuple(args), named, self._awaited))
+        made = Pieces(pieces(program, tuple(args), named, self._awaited, waits=True))
         try:
             with telemetry.running(program):
                 for piece in made:

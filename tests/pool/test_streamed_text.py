@@ -76,18 +76,27 @@ class Teller(Program):
     def forward(self, question):
         prediction = yield from self.tell.stream(question=question)
         return prediction.answer
+
+
+class Plain(Teller):
+    def init(self):
+        speaking = dspy.LM("test/speaking", engine=Speaking(), cache=False, num_retries=0)
+        self.tell = Predict("question -> answer", temperature=Teller.temperature, lm=speaking, stream=True)
+
+    def forward(self, question):
+        return self.tell(question=question).answer
 """
 ENDLESS = 1_000_000
 
 
-@pytest.fixture
-def teller(tmp_path, monkeypatch):
-    """The class of the program, whose module the workers find, too."""
+@pytest.fixture(params=["Teller", "Plain"])
+def teller(tmp_path, monkeypatch, request):
+    """The class of a program, whose module the workers find, too."""
     (tmp_path / "telling_of_tests.py").write_text(textwrap.dedent(PROGRAMS))
     monkeypatch.syspath_prepend(tmp_path)
     import telling_of_tests
 
-    yield telling_of_tests.Teller
+    yield getattr(telling_of_tests, request.param)
     sys.modules.pop("telling_of_tests", None)
 
 
@@ -143,7 +152,7 @@ def test_a_server_and_a_shell_stream_what_a_model_says(teller, workers, tmp_path
     store = MemoryStore()
     programs = Programs(store, workers)
     server = Server(store, more=(programs,)).start()
-    name = f"{teller.__module__}:Teller"
+    name = f"{teller.__module__}:{teller.__name__}"
     try:
         with Session("prod", store=server.url) as session, RemotePrograms(server.url) as there:
             teller.bind(session)
