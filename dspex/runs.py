@@ -242,7 +242,7 @@ def _forward(program: Program, awaited: Callable[[Awaitable[Any]], Any]) -> Call
     assert aforward is not None
     if in_loop():
         raise would_block(program, "arun(…), or acall(…) on a bound program")
-    return lambda *inputs, **named: awaited(aforward(*inputs, **named))
+    return lambda *inputs, **named: awaited(_aoutput(aforward, *inputs, **named))
 
 
 def would_block(program: Program, instead: str) -> errors.WouldBlock:
@@ -257,10 +257,9 @@ def would_block(program: Program, instead: str) -> errors.WouldBlock:
 
 async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     forward, aforward = methods(program)
-    if aforward is not None and not inspect.isasyncgenfunction(aforward):
-        return await aforward(*inputs, **named)
-    if forward is None:
-        raise _only_pieces()
+    if forward is None or (aforward is not None and not inspect.isasyncgenfunction(aforward)):
+        assert aforward is not None
+        return await _aoutput(aforward, *inputs, **named)
     import asyncio
 
     return await asyncio.to_thread(_output, forward, *inputs, **named)
@@ -269,7 +268,7 @@ async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, 
 def _output(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     """What *forward* returns; of one that yields, in the end."""
     made = forward(*inputs, **named)
-    if isinstance(made, AsyncGenerator | AsyncPieces):
+    if isinstance(made, AsyncGenerator):
         raise _only_pieces()
     if not isinstance(made, Generator):
         return made
@@ -281,6 +280,20 @@ def _output(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
                 if end.value is None:
                     raise _only_pieces() from None
                 return end.value
+
+
+async def _aoutput(aforward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    """`_output`, awaited."""
+    made = aforward(*inputs, **named)
+    made = await made if inspect.isawaitable(made) else made
+    if isinstance(made, AsyncGenerator):
+        raise _only_pieces()
+    if not isinstance(made, AsyncPieces):
+        return made
+    with taking(False):
+        async for _ in made:
+            pass
+    return made.output
 
 
 def _only_pieces() -> errors.InvalidValue:

@@ -69,6 +69,11 @@ async def astream(step: Step, inputs: Mapping[str, Any], output: Output) -> Asyn
     """`stream`, awaited; the prediction is given to *output*."""
     channel = AsyncChannel()
     heard = _Heard(step, channel.put, lambda: None)
+    if taker() is False:
+        prediction = await step.acall(inputs)
+        yield heard.rest(prediction)
+        output.give(prediction)
+        return
     heard.thread = threading.get_ident()
     made = asyncio.ensure_future(step.acall(inputs, heard))
     made.add_done_callback(lambda _: channel.end())
