@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dspex import deadlines, errors, telemetry
 from dspex.crossing import in_loop, in_thread, result_of
-from dspex.pieces import AsyncPieces, taking
+from dspex.pieces import AsyncPieces, Pieces, taking
 from dspex.records import Revision
 from dspex.session import Session
 
@@ -156,11 +157,11 @@ def _run(
     awaited: Callable[[Awaitable[Any]], Any],
 ) -> Any:
     try:
-        call = partial(_output, _forward(program, awaited), *inputs, **named)
+        forward = _forward(program, awaited)
         if timeout is None:
-            return call()
+            return _output(forward, *inputs, **named)
         with deadlines.within(timeout):
-            return _within(timeout, program, call)
+            return _within(timeout, program, partial(_output, forward, *inputs, **named))
     except Exception as error:
         note(error, program)
         raise
@@ -265,13 +266,16 @@ async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, 
     return await asyncio.to_thread(_output, forward, *inputs, **named)
 
 
+_streams = frozenset({AsyncGeneratorType, GeneratorType, Pieces})
+
+
 def _output(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     """What *forward* returns; of one that yields, in the end."""
     made = forward(*inputs, **named)
+    if type(made) not in _streams:  # which is quicker than to ask abstract classes
+        return made
     if isinstance(made, AsyncGenerator):
         raise _only_pieces()
-    if not isinstance(made, Generator):
-        return made
     with taking(False):
         while True:
             try:
