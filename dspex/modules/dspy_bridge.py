@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import os
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
@@ -104,6 +105,7 @@ def _inputs_of_method(method: Any) -> Inputs | None:
 class Listener(Protocol):
     """Hears what the language model says during one call; a callback of DSPy."""
 
+    @abstractmethod
     def settings(self, chosen: Any, used: Any) -> dict[str, Any]:
         """What DSPy is told, where the call has *chosen* an LM, and *used* is that of the others."""
 

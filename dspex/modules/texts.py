@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 __all__ = ["Between", "JsonText", "Reader", "chat", "line", "xml"]
 
 
-class Reader(Protocol):
+class Reader(ABC):
     """Reads one answer."""
 
+    @abstractmethod
     def read(self, text: str) -> str:
         """What *text*, which came after all the others, adds to the field."""
 
 
-class Between:
+class Between(Reader):
     """
     The text between two marks, without white space at both ends.
 
@@ -37,7 +38,6 @@ class Between:
         self._within = self._begun = self._over = False
 
     def read(self, text: str) -> str:
-        """What *text* adds to the field."""
         if self._over:
             return ""
         self._unread += text
@@ -66,7 +66,7 @@ class Between:
         return max(sizes, default=0)
 
 
-class JsonText:
+class JsonText(Reader):
     """A string in an object of JSON, as it is when it is read."""
 
     _string = re.compile(r'(?:[^"\\]|\\[^u]|\\u[0-9a-fA-F]{4})*')
@@ -79,7 +79,6 @@ class JsonText:
         self._within = self._over = False
 
     def read(self, text: str) -> str:
-        """What *text* adds to the field."""
         if self._over:
             return ""
         self._unread += text
