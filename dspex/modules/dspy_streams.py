@@ -133,7 +133,7 @@ class _Heard(BaseCallback):  # type: ignore[misc]  # DSPy has no types
     async def send(self, chunk: Any) -> None:
         """A piece of an answer has come."""
         self._check()
-        choice = chunk.choices[0] if chunk.choices else None
+        choice = next(iter(getattr(chunk, "choices", ())), None)
         text = getattr(getattr(choice, "delta", None), "content", None)
         if text and self._answers == 0:
             if self._reader is None:
