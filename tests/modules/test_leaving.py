@@ -266,16 +266,17 @@ def test_a_streamed_step_is_told_with_its_request(speaking, streamed):
     assert step.attributes["dspex.setting.temperature"] == 0.5
 
 
-def test_a_stream_within_streamify_keeps_its_pieces_to_itself(speaking):
-    _, lm = speaking(answer="inner")
+@pytest.mark.parametrize("kind", ["str", "int"])
+def test_a_stream_within_streamify_keeps_its_pieces_to_itself(speaking, kind):
+    _, lm = speaking(answer="17")
 
     class Outer(dspy.Module):
         def forward(self, question):
-            stream = bound(Predict("question -> answer", lm=lm)).stream(question=question)
+            stream = bound(Predict(f"question -> answer: {kind}", lm=lm)).stream(question=question)
             return dspy.Prediction(answer="".join(stream))
 
     said = list(dspy.streamify(Outer(), async_streaming=False)(question="?"))
-    assert [one.answer for one in said] == ["inner"]
+    assert [one.answer for one in said] == ["17"]
 
 
 def test_an_lm_without_engines_is_left_to_dspy():
