@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -11,7 +11,9 @@ from dspex.runs import Run
 from dspex.session import Session
 
 if TYPE_CHECKING:
+    from dspex.pieces import AsyncPieces, Pieces
     from dspex.pool.base import BasePool
+    from dspex.pool.calls import AsyncStream, Stream
 
 __all__ = ["Runnable"]
 
@@ -55,7 +57,7 @@ class Runnable:
         **named: Any,
     ) -> Any:
         """
-        Call `forward(*inputs, **named)` and return what it returns.
+        Call `forward(*inputs, **named)` and return what it returns; of one that yields, in the end.
 
         Args:
             session: Where the values are. The same class and session share one bound program. Without a
@@ -66,6 +68,7 @@ class Runnable:
 
         Raises:
             InvalidValue: Nobody can wait for *timeout* seconds; `forward` has not begun.
+            InvalidValue: `forward` yields and has returned nothing.
             What `forward` raises, with a note that names program, session and revision.
         """
         if pool is not None:
@@ -102,8 +105,12 @@ class Runnable:
         timeout: float | None = None,
         pool: BasePool | None = None,
         **named: Any,
-    ) -> Iterator[Any]:
-        """What `forward` yields, piece by piece, or all that it returns. Closing the iterator ends it."""
+    ) -> Pieces | Stream:
+        """
+        What `forward` yields, piece by piece, or all that it returns as the only piece.
+
+        What it returned in the end is the `output` of the stream. Closing the stream ends it.
+        """
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.begin_stream(cls, inputs, named, session=where, deadline=timeout, pin=pin)
@@ -120,7 +127,7 @@ class Runnable:
         timeout: float | None = None,
         pool: BasePool | None = None,
         **named: Any,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncPieces | AsyncStream:
         """`stream`, for `async for`."""
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)

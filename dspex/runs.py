@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dspex import deadlines, errors, telemetry
 from dspex.crossing import in_loop, in_thread, result_of
+from dspex.pieces import AsyncPieces, Pieces, taking
 from dspex.records import Revision
 from dspex.session import Session
 
@@ -41,7 +43,7 @@ class Run:
     program: str
     session: str
     output: Any
-    """What `forward` returned."""
+    """What `forward` returned, in the end if it yields."""
     first: Revision
     """The revision of the session when the run started."""
     last: Revision
@@ -157,9 +159,9 @@ def _run(
     try:
         forward = _forward(program, awaited)
         if timeout is None:
-            return forward(*inputs, **named)
+            return _output(forward, *inputs, **named)
         with deadlines.within(timeout):
-            return _within(timeout, program, partial(forward, *inputs, **named))
+            return _within(timeout, program, partial(_output, forward, *inputs, **named))
     except Exception as error:
         note(error, program)
         raise
@@ -241,7 +243,7 @@ def _forward(program: Program, awaited: Callable[[Awaitable[Any]], Any]) -> Call
     assert aforward is not None
     if in_loop():
         raise would_block(program, "arun(…), or acall(…) on a bound program")
-    return lambda *inputs, **named: awaited(aforward(*inputs, **named))
+    return lambda *inputs, **named: awaited(_aoutput(aforward, *inputs, **named))
 
 
 def would_block(program: Program, instead: str) -> errors.WouldBlock:
@@ -256,12 +258,52 @@ def would_block(program: Program, instead: str) -> errors.WouldBlock:
 
 async def _acall(program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     forward, aforward = methods(program)
-    if aforward is not None:
-        return await aforward(*inputs, **named)
+    if forward is None or (aforward is not None and not inspect.isasyncgenfunction(aforward)):
+        assert aforward is not None
+        return await _aoutput(aforward, *inputs, **named)
     import asyncio
 
-    assert forward is not None
-    return await asyncio.to_thread(forward, *inputs, **named)
+    return await asyncio.to_thread(_output, forward, *inputs, **named)
+
+
+_streams = frozenset({AsyncGeneratorType, GeneratorType, Pieces})
+
+
+def _output(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    """What *forward* returns; of one that yields, in the end."""
+    made = forward(*inputs, **named)
+    if type(made) not in _streams:  # which is quicker than to ask abstract classes
+        return made
+    if isinstance(made, AsyncGenerator):
+        raise _only_pieces()
+    with taking(False):
+        while True:
+            try:
+                next(made)
+            except StopIteration as end:
+                if end.value is None:
+                    raise _only_pieces() from None
+                return end.value
+
+
+async def _aoutput(aforward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    """`_output`, awaited."""
+    made = aforward(*inputs, **named)
+    made = await made if inspect.isawaitable(made) else made
+    if isinstance(made, AsyncGenerator):
+        raise _only_pieces()
+    if not isinstance(made, AsyncPieces):
+        return made
+    with taking(False):
+        async for _ in made:
+            pass
+    return made.output
+
+
+def _only_pieces() -> errors.InvalidValue:
+    return errors.InvalidValue.expecting("a value; stream() takes generators", "pieces only").at(
+        "what it returned"
+    )
 
 
 def methods(

@@ -1,15 +1,18 @@
-"""Calling `forward` for its pieces: what it yields, as it comes."""
+"""Calling `forward` for its pieces: what it yields, as it comes, and what it returns in the end."""
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dspex import deadlines, errors, telemetry
-from dspex.crossing import OneLoop, in_loop
+from dspex.crossing import OneLoop, in_loop, in_thread
+from dspex.modules.base import BoundModule
+from dspex.pieces import END, AsyncChannel, AsyncPieces, Channel, Output, Pieces, in_threads, taking
+from dspex.plans import Subprogram
 from dspex.runs import methods, note, ready, would_block
 
 if TYPE_CHECKING:
@@ -17,18 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["astreamed", "pieces", "streamed"]
 
-END = object()
-"""What stands for the end of a stream."""
-
 
 def pieces(
     program: Program,
     inputs: tuple[Any, ...],
     named: Mapping[str, Any],
     awaited: Callable[[Awaitable[Any]], Any],
-) -> Generator[Any, None, None]:
+    *,
+    waits: bool = False,
+) -> Generator[Any, None, Any]:
     """
-    What `forward` yields; what it returns, as the only piece, if it yields nothing.
+    What `forward` yields, and in the end what it returns, which is the only piece if it yields nothing.
+
+    Of a `forward` that does not yield the text of the modules that speak comes before that. It runs in a
+    thread then; with *waits* whoever leaves waits for it.
 
     All that has to be *awaited* should be so in one loop: an async generator belongs to one.
     """
@@ -36,26 +41,33 @@ def pieces(
     try:
         method = _method(program)
         _check_no_loop(program, method)
-        made = method(*inputs, **named)
-        if inspect.isawaitable(made):
-            made = awaited(made)
-        if inspect.isgenerator(made):
-            yield from made
-        elif inspect.isasyncgen(made):
+        if _yields(method) or not _speaks(program):
+            made = method(*inputs, **named)
+            if inspect.isawaitable(made):
+                made = awaited(made)
+        elif _is_async(method):
+            output = Output()
+            made = AsyncPieces(_aheard(method(*inputs, **named), output), output)
+        else:
+            made = _heard(partial(method, *inputs, **named), waits=waits)
+        if isinstance(made, Generator):
+            return (yield from made)
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             while (piece := awaited(_next(made))) is not END:
                 yield piece
-        else:
-            yield made
+            return made.output if isinstance(made, AsyncPieces) else None
+        yield made
+        return made
     except Exception as error:
         note(error, program)
         raise
     finally:
-        if inspect.isasyncgen(made):
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             awaited(made.aclose())
 
 
 async def _apieces(
-    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any]
+    program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Output
 ) -> AsyncGenerator[Any, None]:
     """`pieces`, awaited; what is no coroutine runs in threads."""
     import asyncio
@@ -63,31 +75,92 @@ async def _apieces(
     made: Any = None
     try:
         method = _method(program)
-        if _is_async(method):
+        if not _yields(method) and _speaks(program):
+            if _is_async(method):
+                made = AsyncPieces(_aheard(method(*inputs, **named), output), output)
+            else:
+                made = _heard(partial(method, *inputs, **named), waits=False)
+        elif _is_async(method):
             made = method(*inputs, **named)
             made = await made if inspect.isawaitable(made) else made
         else:
             made = await asyncio.to_thread(method, *inputs, **named)
-        if inspect.isasyncgen(made):
+        if isinstance(made, Generator):
+            made = in_threads(made, output)
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             async for piece in made:
                 yield piece
-        elif inspect.isgenerator(made):
-            while (piece := await asyncio.to_thread(next, made, END)) is not END:
-                yield piece
+            if isinstance(made, AsyncPieces):
+                output.give(made.output)
         else:
             yield made
+            output.give(made)
     except Exception as error:
         note(error, program)
         raise
     finally:
-        if inspect.isasyncgen(made):
+        if isinstance(made, AsyncGenerator | AsyncPieces):
             await made.aclose()
-        elif inspect.isgenerator(made):
-            with suppress(ValueError):  # a thread is still in it, and nobody can call it back
-                made.close()
 
 
-async def _next(made: AsyncGenerator[Any, Any]) -> Any:
+def _heard(call: Callable[[], Any], *, waits: bool) -> Generator[Any, None, Any]:
+    """What the modules say that *call* calls, and what it returns, unless that was just said."""
+    channel = Channel()
+
+    def made() -> Any:
+        with taking(channel):
+            return call()
+
+    future = in_thread(made)
+    future.add_done_callback(lambda _: channel.end())
+    try:
+        while (piece := channel.get()) is not END:
+            yield piece
+        result = future.result()
+        if not channel.has_said(result):
+            yield result
+        return result
+    finally:
+        channel.leave()
+        if waits:
+            future.exception()
+
+
+async def _aheard(call: Awaitable[Any], output: Output) -> AsyncGenerator[Any, None]:
+    """`_heard`, awaited."""
+    import asyncio
+
+    channel = AsyncChannel()
+
+    async def made() -> Any:
+        with taking(channel):
+            return await call
+
+    task = asyncio.ensure_future(made())
+    task.add_done_callback(lambda _: channel.end())
+    try:
+        while (piece := await channel.get()) is not END:
+            yield piece
+        result = task.result()
+        if not channel.has_said(result):
+            yield result
+        output.give(result)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _speaks(program: Program) -> bool:
+    """Whether a module of *program*, or of one inside, is one whose text a stream has."""
+    if any(one.module.speaks() for one in program.modules.values()):
+        return True
+    if any(isinstance(one, BoundModule) and one.module.speaks() for one in vars(program).values()):
+        return True
+    inner = (getattr(program, key) for key, one in program.declared.items() if isinstance(one, Subprogram))
+    return any(_speaks(one) for one in inner)
+
+
+async def _next(made: AsyncIterator[Any]) -> Any:
     return await anext(made, END)
 
 
@@ -104,24 +177,35 @@ def _check_no_loop(program: Program, method: Callable[..., Any]) -> None:
         raise would_block(program, "astream(…)")
 
 
+def _yields(method: Callable[..., Any]) -> bool:
+    return inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
+
+
 def _is_async(method: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
 
 
 def streamed(
     program: ready, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
-) -> Iterator[Any]:
+) -> Pieces:
     """The pieces of a run on *program*, which ends with them."""
+    return Pieces(_streamed(program, inputs, named, timeout))
+
+
+def _streamed(
+    program: ready, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
+) -> Generator[Any, None, Any]:
     end = None if timeout is None else time.monotonic() + timeout
     with program as bound, OneLoop() as awaited:
-        made, run = pieces(bound, inputs, named, awaited), telemetry.Steps(bound)
+        made, run = pieces(bound, inputs, named, awaited), _run(bound)
         try:
             while True:
                 # One step at a time: whoever takes the pieces has time of their own.
-                with deadlines.within(_left(end)), run.step():
-                    piece = next(made, END)
-                if piece is END:
-                    return
+                with deadlines.within(_left(end)), taking(True), run.step():
+                    try:
+                        piece = next(made)
+                    except StopIteration as ended:
+                        return ended.value
                 if _left(end) == 0.0:
                     raise _too_late(bound, timeout)
                 yield piece
@@ -130,22 +214,33 @@ def streamed(
             run.end()
 
 
-async def astreamed(
+def astreamed(
     program: ready, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
-) -> AsyncIterator[Any]:
+) -> AsyncPieces:
     """`streamed`, awaited."""
+    output = Output()
+    return AsyncPieces(_astreamed(program, inputs, named, timeout, output), output)
+
+
+async def _astreamed(
+    program: ready,
+    inputs: tuple[Any, ...],
+    named: Mapping[str, Any],
+    timeout: float | None,
+    output: Output,
+) -> AsyncGenerator[Any, None]:
     import asyncio
 
     end = None if timeout is None else time.monotonic() + timeout
     with program as bound:
-        made, run = _apieces(bound, inputs, named), telemetry.Steps(bound)
+        made, run = _apieces(bound, inputs, named, output), _run(bound)
         try:
             while True:
                 left = _left(end)
                 limit = asyncio.timeout(left)
                 try:
                     async with limit:
-                        with deadlines.within(left), run.step():
+                        with deadlines.within(left), taking(True), run.step():
                             piece = await anext(made, END)
                 except TimeoutError:
                     if limit.expired():
@@ -157,6 +252,10 @@ async def astreamed(
         finally:
             await made.aclose()
             run.end()
+
+
+def _run(program: Program) -> telemetry.Steps:
+    return telemetry.Steps(lambda active: active.run_in_steps(program))
 
 
 def _left(end: float | None) -> float | None:

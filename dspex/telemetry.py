@@ -9,7 +9,7 @@ and with a commit on a server, so that a trace does not end with the process.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
@@ -65,11 +65,16 @@ def running(program: Any) -> AbstractContextManager[Any]:
 
 
 class Steps:
-    """A run in steps, in the hands of somebody else between them: its span is current only in a step."""
+    """
+    What is done in steps, in the hands of somebody else between them: its span is current only in a step.
 
-    def __init__(self, program: Any) -> None:
+    Args:
+        begun: Begins the span, if anybody is told.
+    """
+
+    def __init__(self, begun: Callable[[Telemetry], Span]) -> None:
         self._telemetry = active
-        self._span = None if active is None else active.run_in_steps(program)
+        self._span = None if active is None else begun(active)
 
     def step(self) -> AbstractContextManager[Any]:
         """Around one step."""
@@ -79,9 +84,55 @@ class Steps:
         return context
 
     def end(self) -> None:
-        """The run has ended."""
+        """It has ended."""
         if self._span is not None:
             self._span.end()
+
+
+def stepped(made: Generator[Any, None, Any], begun: Callable[[Telemetry], Span]) -> Generator[Any, None, Any]:
+    """*made*, told as what is *begun* with its first piece."""
+    return made if active is None else _stepped(made, begun)
+
+
+def astepped(
+    made: AsyncGenerator[Any, None], begun: Callable[[Telemetry], Span]
+) -> AsyncGenerator[Any, None]:
+    """`stepped`, awaited."""
+    return made if active is None else _astepped(made, begun)
+
+
+def _stepped(
+    made: Generator[Any, None, Any], begun: Callable[[Telemetry], Span]
+) -> Generator[Any, None, Any]:
+    steps = Steps(begun)
+    try:
+        while True:
+            with steps.step():
+                try:
+                    piece = next(made)
+                except StopIteration as end:
+                    return end.value
+            yield piece
+    finally:
+        made.close()
+        steps.end()
+
+
+async def _astepped(
+    made: AsyncGenerator[Any, None], begun: Callable[[Telemetry], Span]
+) -> AsyncGenerator[Any, None]:
+    steps = Steps(begun)
+    try:
+        while True:
+            with steps.step():
+                try:
+                    piece = await anext(made)
+                except StopAsyncIteration:
+                    return
+            yield piece
+    finally:
+        await made.aclose()
+        steps.end()
 
 
 class Telemetry:
@@ -140,12 +191,19 @@ class Telemetry:
 
     def step(self, module: Any, settings: Mapping[str, Any]) -> AbstractContextManager[Span]:
         """Around a call of *module*; of its settings those that are numbers, which are no secrets."""
+        return self._tracer.start_as_current_span(**self._step(module, settings))
+
+    def step_in_steps(self, module: Any, settings: Mapping[str, Any]) -> Span:
+        """The same for one whose pieces others ask for."""
+        return self._tracer.start_span(**self._step(module, settings))
+
+    @staticmethod
+    def _step(module: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         numbers = {
             f"dspex.setting.{key}": value for key, value in settings.items() if isinstance(value, int | float)
         }
         name = type(module).__name__
-        about = {"dspex.module": name, **numbers}
-        return self._tracer.start_as_current_span(f"step {name}", attributes=about)
+        return {"name": f"step {name}", "attributes": {"dspex.module": name, **numbers}}
 
     def chat(self, model: str, settings: Mapping[str, Any]) -> Span:
         """A request to a language model, under the names that OpenTelemetry has for it."""

@@ -10,7 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dspex import DeadlineExceeded, Float, InvalidCall, Program, Session, WouldBlock, deadlines, defvariable
+from dspex import (
+    DeadlineExceeded,
+    Float,
+    InvalidCall,
+    InvalidValue,
+    Program,
+    Session,
+    WouldBlock,
+    deadlines,
+    defvariable,
+)
+from dspex.modules import FunctionModule
 
 
 class Counted(Program):
@@ -153,6 +164,109 @@ def test_the_budget_of_a_stream_is_not_that_of_who_takes_its_pieces():
     del pieces
     gc.collect()
     assert deadlines.remaining() is None
+
+
+# ---- what comes in the end -----------------------------------------------------------------------------
+
+
+class Spelled(Program):
+    def forward(self, word):
+        yield from word
+        return word.upper()
+
+
+class Both(Spelled):
+    async def aforward(self, word):
+        for letter in word:
+            yield letter
+
+
+class Handed(Program):
+    """Returns the stream of a module."""
+
+    def init(self):
+        self.spell = FunctionModule(spell)
+
+    def forward(self, word):
+        return self.spell.stream(word=word)
+
+    async def aforward(self, word):
+        return self.spell.astream(word=word)
+
+
+def spell(word):
+    yield from word
+    return word.upper()
+
+
+def test_what_a_generator_returns_is_the_output_of_its_run():
+    stream = Spelled.stream("why")
+    assert [next(stream), next(stream)] == ["w", "h"]
+    with pytest.raises(InvalidCall, match="this stream has no output"):
+        _ = stream.output
+    assert list(stream) == ["y"]
+    assert list(stream) == []
+    assert stream.output == "WHY"
+    assert Spelled.run("why") == Spelled.run("why", timeout=30) == Spelled()("why") == "WHY"
+    assert Spelled.record("why").output == "WHY"
+    assert asyncio.run(Spelled.arun("why")) == asyncio.run(Both.arun("why", timeout=30)) == "WHY"
+
+
+def test_an_awaited_stream_has_its_output_in_the_end():
+    async def here():
+        stream = Spelled.astream("why")
+        assert await anext(stream) == "w"
+        with pytest.raises(InvalidCall, match="this stream has no output"):
+            _ = stream.output
+        assert [piece async for piece in stream] == ["h", "y"]
+        assert stream.output == "WHY"
+        async with Coroutine.astream("hello") as plain:
+            assert [piece async for piece in plain] == [plain.output] == ["hello"]
+
+    asyncio.run(here())
+
+
+def test_yield_from_gives_the_output_of_a_stream():
+    def outer():
+        return (yield from Spelled.stream("why")) + "?"
+
+    made = outer()
+    assert [next(made) for _ in range(3)] == ["w", "h", "y"]
+    with pytest.raises(StopIteration) as ended:
+        next(made)
+    assert ended.value.value == "WHY?"
+
+
+def test_a_stream_that_was_left_or_failed_has_no_output():
+    left, failed = Spelled.stream("why"), Failing.stream()
+    with left:
+        next(left)
+    with pytest.raises(ValueError, match="no more"):
+        list(failed)
+    for stream in (left, failed):
+        assert list(stream) == []
+        with pytest.raises(InvalidCall):
+            _ = stream.output
+
+
+def test_a_stream_that_is_returned_is_the_stream_of_the_program():
+    stream = Handed.stream("why")
+    assert (list(stream), stream.output) == (["w", "h", "y"], "WHY")
+    assert Handed.run("why") == "WHY"
+
+    async def here():
+        stream = Handed.bind(Session()).astream("why")
+        assert await Handed.arun("why") == "WHY"
+        return await taken(stream), stream.output
+
+    assert asyncio.run(here()) == (["w", "h", "y"], "WHY")
+
+
+def test_what_only_yields_is_not_run():
+    runs = [Counted.run, Counted.record, Async.run, lambda count: asyncio.run(Async.arun(count))]
+    for run in runs:
+        with pytest.raises(InvalidValue, match=r"stream\(\) takes generators \(got pieces only\)"):
+            run(1)
 
 
 def test_a_session_among_the_inputs_is_a_slip():

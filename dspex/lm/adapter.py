@@ -117,6 +117,10 @@ class TerseAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy has no types
         """The lines of the outputs."""
         return self._block(signature, outputs, signature.output_fields)
 
+    def label_of(self, signature: Any, name: str) -> str | None:
+        """What a model writes before the line of the output *name*; None: nothing, it is the first one."""
+        return None if name == next(iter(signature.output_fields)) else _label(name)
+
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         """
         The outputs that *completion* says. Raises `AdapterParseError` when one is missing or of

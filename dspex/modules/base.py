@@ -4,9 +4,9 @@ The module contract.
 A module is a callable step of a program: named inputs in, a prediction out. Its settings are values or
 `Variable`s; a variable is read at every call, from the program or session to which the module is bound.
 
-An author writes `call`, and `acall` where there is something to await. Both may run in several threads at
-once, so they keep what belongs to one call in that call. Inputs and settings arrive resolved; what `call`
-raises reaches the caller as it is.
+An author writes `call`, `acall` where there is something to await, and `stream` and `astream` where a
+prediction comes piece by piece. All may run in several threads at once, so they keep what belongs to one call
+in that call. Inputs and settings arrive resolved; what they raise reaches the caller as it is.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
 from typing import TYPE_CHECKING, Any, ClassVar, Never, Self
 
 from dspex import errors, telemetry
 from dspex.crossing import result_of
 from dspex.modules.inputs import check_settings, inputs_of
+from dspex.pieces import AsyncPieces, Output, Pieces, in_threads
 from dspex.variables import Variable
 
 if TYPE_CHECKING:
@@ -60,9 +69,35 @@ class Module(ABC):
 
         return await asyncio.to_thread(self.call, inputs, settings)
 
+    def stream(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Generator[Any, None, Any]:
+        """
+        The pieces of the prediction, and in the end what `call` returns; it is the only piece unless the
+        module knows better.
+        """
+        return _only_piece(self.call, inputs, settings)
+
+    async def astream(
+        self, inputs: Mapping[str, Any], settings: Mapping[str, Any], output: Output
+    ) -> AsyncGenerator[Any, None]:
+        """The same, awaited; what comes in the end is given to *output*."""
+        if type(self).stream is Module.stream:
+            made = await self.acall(inputs, settings)
+            if not isinstance(made, Generator):
+                yield made
+                output.give(made)
+                return
+        else:
+            made = self.stream(inputs, settings)
+        async for piece in in_threads(made, output):
+            yield piece
+
     def __call__(self, *unnamed: Never, **inputs: Any) -> Any:
         """Call a module that is bound nowhere: its settings must be plain values."""
         return BoundModule(self, _unbound)(*unnamed, **inputs)
+
+    def speaks(self) -> bool:
+        """Whether a stream of a program whose `forward` does not yield may have pieces of this module."""
+        return False
 
     def input_names(self) -> Collection[str]:
         """The names of the inputs, as far as they are known; for sentences."""
@@ -78,6 +113,16 @@ class Module(ABC):
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={_shown(value)}" for key, value in self.settings.items())
         return f"{type(self).__name__}({settings})"
+
+
+def _only_piece(
+    call: Callable[..., Any], inputs: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Generator[Any, None, Any]:
+    made = call(inputs, settings)
+    if isinstance(made, Generator):
+        return (yield from made)
+    yield made
+    return made
 
 
 def _shown(setting: object) -> str:
@@ -135,6 +180,32 @@ class BoundModule:
         with telemetry.active.step(self.module, settings):
             return await self.module.acall(inputs, settings)
 
+    def stream(self, *unnamed: Never, **inputs: Any) -> Pieces:
+        """
+        Make one prediction piece by piece: `prediction = yield from self.ask.stream(question=question)`.
+
+        The settings are those of now. Leaving it ends the prediction.
+
+        Raises:
+            InvalidCall: As for a call, at once.
+        """
+        if unnamed:
+            raise self._without_names(unnamed)
+        settings = self.settings
+        made = self.module.stream(inputs, settings)
+        return Pieces(telemetry.stepped(made, self._begun(settings)))
+
+    def astream(self, *unnamed: Never, **inputs: Any) -> AsyncPieces:
+        """The same for `async for`; its `output` is the prediction."""
+        if unnamed:
+            raise self._without_names(unnamed)
+        settings, output = self.settings, Output()
+        made = self.module.astream(inputs, settings, output)
+        return AsyncPieces(telemetry.astepped(made, self._begun(settings)), output)
+
+    def _begun(self, settings: Mapping[str, Any]) -> Callable[[telemetry.Telemetry], Any]:
+        return lambda active: active.step_in_steps(self.module, settings)
+
     def _without_names(self, given: tuple[object, ...]) -> errors.InvalidCall:
         names = ", ".join(f"{name}=…" for name in self.module.input_names()) or "name=…"
         return errors.InvalidCall(
@@ -165,6 +236,8 @@ class BoundModule:
 class FunctionModule(Module, name="Function"):
     """
     A plain function, sync or async, as a module: its parameters are the inputs, then the settings.
+
+    One that yields is for `stream`, which gives its pieces.
 
     Raises:
         InvalidDeclaration: The function has no parameter of the name of a setting.
@@ -318,6 +391,12 @@ class NotYet:
 
     async def acall(self, *unnamed: Any, **inputs: Any) -> Any:
         return await self._modules[self._name].acall(*unnamed, **inputs)
+
+    def stream(self, *unnamed: Any, **inputs: Any) -> Pieces:
+        return self._modules[self._name].stream(*unnamed, **inputs)
+
+    def astream(self, *unnamed: Any, **inputs: Any) -> AsyncPieces:
+        return self._modules[self._name].astream(*unnamed, **inputs)
 
     def __repr__(self) -> str:
         return f"<module '{self._name}', not registered yet>"

@@ -1,5 +1,5 @@
 """
-Where DSPy is called; the only file of this room that imports it.
+Where DSPy is called; only this file of the room and `dspy_streams` import it.
 
 A step is a DSPy module with the settings of one call. They travel as an adapter in the `dspy.context` around
 that call: DSPy hands every request of every predictor to its adapter, with LM, parameters, signature and
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import copy
 import os
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -32,7 +33,7 @@ except ModuleNotFoundError as error:
         raise
     raise errors.missing_extra("DSPy modules", "dspy") from error
 
-__all__ = ["Step", "is_module", "is_signature", "made", "step"]
+__all__ = ["Listener", "Step", "is_module", "is_signature", "made", "step"]
 
 _around = "_dspex"
 """The key in DSPy's settings under which a call keeps what its caller had, for calls inside it."""
@@ -101,6 +102,14 @@ def _inputs_of_method(method: Any) -> Inputs | None:
     return attrs.evolve(inputs, takes=inputs.takes[1:], needs=inputs.needs[1:])  # without self
 
 
+class Listener(Protocol):
+    """Hears what the language model says during one call; a callback of DSPy."""
+
+    @abstractmethod
+    def settings(self, chosen: Any, used: Any) -> dict[str, Any]:
+        """What DSPy is told, where the call has *chosen* an LM, and *used* is that of the others."""
+
+
 @attrs.frozen(eq=False)
 class Step:
     """A DSPy module, what is inside, and the settings that hold for it."""
@@ -138,19 +147,19 @@ class Step:
             kept = {name: value for name, value in kept.items() if name not in ("lm", "model")}
         return attrs.evolve(self, settings={**kept, **settings})
 
-    def call(self, inputs: Mapping[str, Any]) -> Any:
-        """Make one prediction."""
+    def call(self, inputs: Mapping[str, Any], listener: Listener | None = None) -> Any:
+        """Make one prediction, heard by *listener*."""
         if self.awaitable and not hasattr(type(self.module), "forward"):
-            return result_of(self.acall(inputs))
-        with self._context():
+            return result_of(self.acall(inputs, listener))
+        with self._context(listener):
             return self.module(**inputs)
 
-    async def acall(self, inputs: Mapping[str, Any]) -> Any:
+    async def acall(self, inputs: Mapping[str, Any], listener: Listener | None = None) -> Any:
         """The same, awaited."""
-        with self._context():
+        with self._context(listener):
             return await self.module.acall(**inputs)
 
-    def _context(self) -> AbstractContextManager[None]:
+    def _context(self, listener: Listener | None) -> AbstractContextManager[None]:
         deadlines.check("a call of the language model")
         settings = dict(self.settings)
         named, model = settings.pop("lm", None), settings.pop("model", None)
@@ -171,9 +180,13 @@ class Step:
             adapter = _applying(adapter or _chat, applied)
         own_trace = isinstance(self.module, dspy.BestOfN | dspy.Refine)
         around: dict[str, Any] = {_around: _Around(outer, used, adapter, own_trace)}
-        if telemetry.active is not None:
-            heard = dspy.settings.callbacks
-            around["callbacks"] = heard if _requests in heard else [*heard, _requests]
+        heard = list(dspy.settings.callbacks)
+        if telemetry.active is not None and _requests not in heard:
+            heard.append(_requests)
+        if listener is not None:
+            heard.append(listener)
+            around |= listener.settings(chosen, used)
+        around["callbacks"] = heard
         context: AbstractContextManager[None] = dspy.context(
             lm=used, adapter=adapter, trace=outer.trace, **around
         )

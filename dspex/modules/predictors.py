@@ -12,13 +12,14 @@ configured in DSPy, else `dspex.lm.default()`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from dspex import errors
 from dspex.modules.base import BoundModule, Module, make_one
 from dspex.modules.settings import Checks, Settings, check_declared, checked, count, number, or_none
+from dspex.pieces import AsyncChannel, Channel, Output, in_threads, taker
 from dspex.variables import Variable
 
 if TYPE_CHECKING:
@@ -89,21 +90,51 @@ class DspyModule(Module):
         for name, value in settings.items():
             if name in self.own:
                 own[name] = checked(name, value, self.own)
+            elif name == "stream":
+                checked(name, value, self.own)
             elif not name.startswith(_inside) and (value := checked(name, value, self.own)) is not None:
                 common[name] = value
         return self._step(own, inner).under(common)
 
     def call(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-        return self._checked(inputs, settings).call(inputs)
+        step, who = self._checked(inputs, settings), taker()
+        if isinstance(who, Channel):
+            who.check()
+            if settings.get("stream"):
+                return who.pass_on(self.stream(inputs, settings))
+        return step.call(inputs)
 
     async def acall(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
         """The same with the LM's async half; in a thread where DSPy has no async form."""
-        step = self._checked(inputs, settings)
+        step, who = self._checked(inputs, settings), taker()
+        if isinstance(who, AsyncChannel) and settings.get("stream"):
+            output = Output()
+            return await who.pass_on(self.astream(inputs, settings, output), output)
         if step.awaitable:
             return await step.acall(inputs)
         import asyncio
 
         return await asyncio.to_thread(step.call, inputs)
+
+    def speaks(self) -> bool:
+        return bool(self.settings.get("stream"))
+
+    def stream(self, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Generator[str, None, Any]:
+        """The text of the last output as the LM writes it; in the end the prediction."""
+        from dspex.modules import dspy_streams
+
+        return dspy_streams.stream(self._checked(inputs, settings), inputs)
+
+    def astream(
+        self, inputs: Mapping[str, Any], settings: Mapping[str, Any], output: Output
+    ) -> AsyncGenerator[str, None]:
+        """The same with the LM's async half; in threads where DSPy has no async form."""
+        from dspex.modules import dspy_streams
+
+        step = self._checked(inputs, settings)
+        if step.awaitable:
+            return dspy_streams.astream(step, inputs, output)
+        return in_threads(dspy_streams.stream(step, inputs), output)
 
     def __repr__(self) -> str:
         subject = self._subject if isinstance(self._subject, DspyModule) else _named(self._subject)

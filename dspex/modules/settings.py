@@ -28,7 +28,7 @@ __all__ = [
 ADAPTERS = ("chat", "json", "terse", "xml")
 """The adapters that have a name, so that a variable can choose one."""
 
-_prompt = ("adapter", "demos", "instructions", "lm", "model")
+_ours = ("adapter", "demos", "instructions", "lm", "model", "stream")
 _connection = (
     "api_base",
     "api_key",
@@ -77,6 +77,8 @@ class Settings(TypedDict, total=False):
     stop: Any
     """A text or a list of texts."""
     store: bool | Variable[Any] | None
+    stream: bool | Variable[Any] | None
+    """Whether `Program.stream` gives the text of this module, where `forward` calls it and does not yield."""
     temperature: float | Variable[Any] | None
     top_k: int | Variable[Any] | None
     top_logprobs: int | Variable[Any] | None
@@ -93,7 +95,7 @@ def check_declared(module: str, settings: Mapping[str, Any], own: Checks) -> Non
         InvalidDeclaration: One is unknown, or cannot be what it is.
         InvalidValue: The plain value of one is not what it takes.
     """
-    known = {*PARAMETERS, *_prompt, *own}
+    known = {*PARAMETERS, *_ours, *own}
     for name, value in settings.items():
         if name in _connection:
             raise errors.InvalidDeclaration(
@@ -130,6 +132,8 @@ def checked(name: str, value: Any, own: Checks) -> Any:
         return _a(_is_object(value), "a dspy.LM", name, value)
     if name == "instructions":
         return _text(name, value)
+    if name == "stream":
+        return _flag(name, value)
     if name == "model":
         good = isinstance(value, str) and "://" not in value and value.isprintable() and value.strip() != ""
         return _a(good, "the name of a model, such as 'openai/gpt-4o-mini' or 'local'", name, value)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from dspex import errors, telemetry
+from dspex.pieces import Output
 from dspex.pool.bridging import Counter
 from dspex.session import Session
 
@@ -160,6 +161,13 @@ def _outcome(call: Call) -> tuple[str, BaseException | None]:
     return "failed", error
 
 
+def _output(call: Call) -> Any:
+    output = Output()
+    if call.done() and not call.cancelled() and call.exception() is None:
+        output.give(call.result())
+    return output.get()
+
+
 class Stream(Iterator[Any]):
     """
     The pieces that a program yields, as they come. Leaving it ends the program.
@@ -187,6 +195,16 @@ class Stream(Iterator[Any]):
             call.pool.more(call, self._taken)
             self._taken = 0
         return call.values.unpack(data)
+
+    @property
+    def output(self) -> Any:
+        """
+        What came in the end.
+
+        Raises:
+            InvalidCall: It has not come.
+        """
+        return _output(self._call)
 
     def close(self) -> None:
         """Want no more."""
@@ -235,6 +253,16 @@ class AsyncStream(AsyncIterator[Any]):
             call.pool.more(call, self._taken)
             self._taken = 0
         return call.values.unpack(data)
+
+    @property
+    def output(self) -> Any:
+        """
+        What came in the end.
+
+        Raises:
+            InvalidCall: It has not come.
+        """
+        return _output(self._call)
 
     async def aclose(self) -> None:
         """Want no more."""

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from dspex import deadlines, errors, runs, telemetry
 from dspex.changes import Change
 from dspex.crossing import OneLoop
 from dspex.modules.base import BoundModule
+from dspex.pieces import Pieces
 from dspex.pool.bridging import RemoteTools
 from dspex.pool.values import Values, values_of
 from dspex.program import Program
@@ -136,13 +137,8 @@ class Running:
     ) -> bytes:
         where = "what it returned"
         if not order.window:
-            made = runs.run(program, tuple(args), named, None, self._awaited)
-            if isinstance(made, Generator | AsyncGenerator):
-                raise errors.InvalidValue.expecting("a value; stream() takes generators", "a generator").at(
-                    where
-                )
-            return values.pack(made, where)
-        made = pieces(program, tuple(args), named, self._awaited)
+            return values.pack(runs.run(program, tuple(args), named, None, self._awaited), where)
+        made = Pieces(pieces(program, tuple(args), named, self._awaited, waits=True))
         try:
             with telemetry.running(program):
                 for piece in made:
@@ -150,7 +146,7 @@ class Running:
                     self._bridge.chunk(order.number, packed)
         finally:
             made.close()
-        return values.pack(None, where)
+        return values.pack(made.output, where)
 
     def _awaited(self, awaitable: Any) -> Any:
         """

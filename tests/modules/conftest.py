@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 # `import dspy` makes a folder for its cache, by default in the home directory.
 os.environ.setdefault("DSPY_CACHEDIR", tempfile.mkdtemp(prefix="dspy-cache-"))
+sys.path.insert(0, str(Path(__file__).parent))  # for streaming_tools
+from streaming_tools import Speaking, bound, taken
 
 _asked = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
@@ -127,15 +132,40 @@ def demos():
 @pytest.fixture(params=["sync", "async"])
 def called(request):
     """Call a module either way: `called(module, question="…")`."""
-    import asyncio
-
-    from dspex.modules.base import BoundModule, _unbound
 
     def sync(module, **inputs):
         return module(**inputs)
 
     def awaited(module, **inputs):
-        bound = module if hasattr(module, "bound_to") else BoundModule(module, _unbound)
-        return asyncio.run(bound.acall(**inputs))
+        called = module if hasattr(module, "bound_to") else bound(module)
+        return asyncio.run(called.acall(**inputs))
+
+    return {"sync": sync, "async": awaited}[request.param]
+
+
+@pytest.fixture
+def speaking(recorder):
+    """Make the engine of a recorder speak, and the LM that asks it: `speaking(size=3, answer="4")`."""
+
+    def make(size=1, allowed=None, **fields):
+        engine, lm = recorder(**fields)
+        return Speaking(engine, size, allowed), lm
+
+    return make
+
+
+@pytest.fixture(params=["sync", "async"])
+def streamed(request):
+    """The pieces of a module, and its prediction, either way."""
+
+    def sync(module, **inputs):
+        stream = bound(module).stream(**inputs)
+        return list(stream), stream.output
+
+    def awaited(module, **inputs):
+        async def here():
+            return await taken(bound(module).astream(**inputs))
+
+        return asyncio.run(here())
 
     return {"sync": sync, "async": awaited}[request.param]

@@ -41,7 +41,7 @@ def test_every_setting_is_told():
     told = SECTIONS["Settings"]
     assert [name for name in Settings.__annotations__ if f"`{name}`" not in told] == []
     assert [name for name in ADAPTERS if f'`"{name}"`' not in told] == []
-    assert set(PARAMETERS) | {"adapter", "demos", "instructions", "lm", "model"} == set(
+    assert set(PARAMETERS) | {"adapter", "demos", "instructions", "lm", "model", "stream"} == set(
         Settings.__annotations__
     )
 

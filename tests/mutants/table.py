@@ -27,6 +27,7 @@ POOLS = "tests/pool/test_contract_local.py::TestLocal"
 FAULTS = "tests/pool/test_promises.py"
 FORKS = "tests/pool/test_forkserver.py"
 MOVING = "tests/pool/test_moving.py"
+LEAVING = "tests/modules/test_leaving.py"
 
 STORE = "tests/stores/test_sqlite.py"
 SHARING = "tests/stores/test_sqlite_sharing.py"
@@ -660,9 +661,48 @@ MUTANTS = (
         "leaked-budget",
         "who takes pieces has the budget of the stream",
         "dspex/streaming.py",
-        "                with deadlines.within(_left(end)), run.step():\n                    piece = next(",
-        "                deadlines.within(_left(end)).__enter__()\n                if run:\n"
-        "                    piece = next(",
+        "                with deadlines.within(_left(end)), taking(True), run.step():\n",
+        "                deadlines.within(_left(end)).__enter__()\n                if run:\n",
         "tests/test_streaming.py::test_the_budget_of_a_stream_is_not_that_of_who_takes_its_pieces",
+    ),
+    Mutant(
+        "unbounded-text",
+        "a model writes as far ahead as it likes",
+        "dspex/pieces.py",
+        "ROOM = 32\n",
+        "ROOM = 10**9\n",
+        f"{LEAVING}::test_nobody_runs_far_ahead_of_who_takes_the_pieces",
+    ),
+    Mutant(
+        "model-goes-on",
+        "a model goes on when its stream was left",
+        "dspex/modules/dspy_streams.py",
+        "    finally:\n        channel.leave()\n",
+        "    finally:\n        pass\n",
+        f"{LEAVING}::test_who_leaves_ends_the_answer",
+    ),
+    Mutant(
+        "asks-on",
+        "a model is asked again when its stream was left",
+        "dspex/modules/dspy_streams.py",
+        "inputs: dict[str, Any]) -> None:\n        self._check()\n\n    def on_tool_start",
+        "inputs: dict[str, Any]) -> None:\n        pass\n\n    def on_tool_start",
+        f"{LEAVING}::test_after_the_answer_was_left_nothing_is_asked",
+    ),
+    Mutant(
+        "said-twice",
+        "what was just streamed is repeated as what forward returned",
+        "dspex/streaming.py",
+        "        if not channel.has_said(result):\n            yield result\n        return",
+        "        yield result\n        return",
+        "tests/modules/test_speaking.py::test_a_module_that_speaks_is_heard_where_forward_does_not_yield",
+    ),
+    Mutant(
+        "half-of-a-mark",
+        "the beginning of the end of a text is taken for text",
+        "dspex/modules/texts.py",
+        "        return max(sizes, default=0)\n",
+        "        return 0\n",
+        "tests/modules/test_streaming.py::test_the_pieces_are_the_text_of_the_last_output",
     ),
 )
