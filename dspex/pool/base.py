@@ -335,26 +335,19 @@ class BasePool(Scheduler):
             raise errors.InvalidValue.expecting("at least 1", str(workers)).at("workers")
         with self._lock:
             self._homes.clear()
-            moving: list[Call] = []
-            for index in range(workers, len(self._slots)):
-                slot = self._slots.pop(index)
-                moving += [call for call in slot.waiting if self._dequeue(call)]
-                slot.waiting.clear()
-                self._former.append(slot)
+            former = [self._slots.pop(index) for index in range(workers, len(self._slots))]
+            self._former += former
+            for slot in former:
                 if slot.member is not None:
                     self._part_locked(slot.member)
                 if slot.coming is not None:
-                    slot.coming.kill(now=False)
+                    slot.coming.kill(now=True)
             for index in range(len(self._slots), workers):
-                self._slots[index] = Slot(index)
+                self._slots[index] = Slot(index, born=self.tally.started)
                 self._start_locked(self._slots[index])
-            for call in moving:
-                self._enqueue(call, self._slot_of(call))
-            for slot in self._slots.values():
-                if slot.idle is not None:
-                    self._feed_locked(slot.idle)
+            refused = [call for slot in former for call in self._give_up_locked(slot)]
         self._flush()
-        self._poke()
+        self._refuse(refused, self._slots[0])
 
     def drain(self, grace: float | None = None) -> bool:
         """

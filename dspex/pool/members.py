@@ -29,7 +29,7 @@ class State(Enum):
 class Slot:
     """A place for one worker. Those from 0 on have sessions, those below are for spares."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, born: int = 0) -> None:
         self.index = index
         self.name = str(index) if index >= 0 else f"spare-{-index}"
         self.member: Member | None = None
@@ -46,8 +46,8 @@ class Slot:
         self.quarantined = False
         self.due = False
         """Whether a start is about to happen."""
-        self.born = 0
-        """Workers that were started here."""
+        self.born = born
+        """Workers that were started here, or anywhere before this place was made."""
 
     @property
     def idle(self) -> Member | None:

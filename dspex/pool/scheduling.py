@@ -233,11 +233,10 @@ class Scheduler(Supervisor):
 
     def _give_up_locked(self, slot: Slot) -> list[Call]:
         self._homes.clear()
-        if all(one.quarantined for one in self._slots.values()):
-            waiting = [*(call for one in self._slots.values() for call in one.waiting), *self._anywhere]
-            return [call for call in waiting if self._dequeue(call)]
         moving = [call for call in slot.waiting if self._dequeue(call)]
         slot.waiting.clear()
+        if all(one.quarantined for one in self._slots.values()):
+            return [*moving, *(call for call in self._anywhere if self._dequeue(call))]
         for call in moving:
             self._enqueue(call, self._slot_of(call))
         for one in self._slots.values():
