@@ -9,7 +9,6 @@ other machines do not reach it, and say so.
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
@@ -246,7 +245,7 @@ class RayPool(BasePool):
 
     def _wait(self, seconds: float) -> None:
         with suppress(Empty):
-            event = self._events.get(timeout=min(seconds, 60.0) if math.isfinite(seconds) else 60.0)
+            event = self._events.get(timeout=seconds)
             while True:
                 if event is not None:
                     event()

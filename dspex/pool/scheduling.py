@@ -32,6 +32,9 @@ __all__ = ["Scheduler"]
 _log = logging.getLogger("dspex.pool")
 _now = time.monotonic
 
+LONGEST = 60.0
+"""Seconds that the thread waits at most, since the system does not know how to wait for years."""
+
 HOMES = 100_000
 """Sessions of which the slot is remembered."""
 
@@ -250,9 +253,11 @@ class Scheduler(Supervisor):
         with self._lock:
             for slot in (*self._slots.values(), *self._spares):
                 self._start_locked(slot)
+        wakes = 0.0
         while not (self._closing and not self._members()):
             try:
-                self._wait(max(0.0, self._tick() - _now()))
+                self._wait(min(max(0.0, wakes - _now()), LONGEST))
+                wakes = self._tick()
             except Exception:
                 _log.exception("the pool stumbled, and goes on")
         self._release()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -303,6 +304,14 @@ def test_a_worker_is_replaced_where_the_system_does_not_tell_that_it_has_ended(p
         workers.submit(those.Dying, "exit").result(30)
     assert those.Where.run(pool=workers)[0] != before
     assert workers.stats().tally.lost == 1
+
+
+def test_closing_takes_no_longer_where_the_system_does_not_tell_that_a_worker_has_ended(pool, monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    workers = pool(workers=2, heartbeat=600, grace=600)
+    start = time.monotonic()
+    workers.close()
+    assert time.monotonic() - start < 10
 
 
 FRAGILE = """

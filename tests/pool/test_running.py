@@ -74,6 +74,15 @@ def test_what_was_cancelled_before_it_came_is_not_begun(running):
     assert output(those.Echo, running.run(order(those.Echo))) == [[], {}]
 
 
+def test_what_was_cancelled_too_late_is_forgotten(running):
+    for number in range(1, 20):
+        running.run(order(those.Echo, number=number))
+        running.cancel(number, lambda: pytest.fail("nothing runs"))
+    assert len(running._unwanted) == 1
+    assert output(those.Echo, running.run(order(those.Echo, number=20))) == [[], {}]
+    assert not running._unwanted
+
+
 def test_a_stream_sends_its_pieces_while_there_is_room(running, ends):
     running._bridge._room = threading.Semaphore(3)
     running.run(order(those.Pieces, 3, number=7, window=3))
