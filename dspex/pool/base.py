@@ -40,7 +40,7 @@ from dspex.pool.channel import FRAME
 from dspex.pool.mapping import Progress, outcomes, split
 from dspex.pool.members import Slot, State, Stats
 from dspex.pool.scheduling import Scheduler
-from dspex.pool.settings import Settings
+from dspex.pool.settings import Settings, check_count
 from dspex.pool.values import PLAIN, Values, values_of
 from dspex.session import Session
 
@@ -285,11 +285,15 @@ class BasePool(Scheduler):
             deadline: Seconds for each item, from when it is given to the pool.
             progress: A bar in the terminal (extra `cli`), or a function of how many are done, of how many.
         """
+        if deadline is not None:
+            deadlines.check_seconds(deadline, "deadline")
+        if in_flight is not None:
+            check_count(in_flight, "in_flight", 1)
         return outcomes(
             self,
             program,
             items,
-            2 * len(self._slots) if in_flight is None else max(1, in_flight),
+            in_flight or 2 * len(self._slots),
             progress,
             session=session,
             deadline=deadline,
@@ -313,6 +317,8 @@ class BasePool(Scheduler):
         Raises:
             WorkerLost: One cannot start; its cause is what it raised. DeadlineExceeded: They take too long.
         """
+        if timeout is not None:
+            deadlines.check_seconds(timeout, "timeout")
         limit = self.settings.start * 2 if timeout is None else timeout
         with self._lock:
             end = time.monotonic() + limit
@@ -331,8 +337,7 @@ class BasePool(Scheduler):
 
     def resize(self, workers: int) -> None:
         """Have so many workers. Few sessions move: those of workers that go, or 1/n to one that comes."""
-        if workers < 1:
-            raise errors.InvalidValue.expecting("at least 1", str(workers)).at("workers")
+        check_count(workers, "workers", 1)
         with self._lock:
             self._homes.clear()
             former = [self._slots.pop(index) for index in range(workers, len(self._slots))]
@@ -356,6 +361,8 @@ class BasePool(Scheduler):
         Returns:
             Whether all of them did; the others have failed with `PoolClosed`.
         """
+        if grace is not None:
+            deadlines.check_seconds(grace, "grace")
         end = None if grace is None else time.monotonic() + grace
         with self._lock:
             self._accepting = False

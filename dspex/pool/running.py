@@ -85,7 +85,7 @@ class Running:
         self._lock = threading.Lock()
         self._current: int | None = None
         self._unwanted: set[int] = set()
-        """Numbers of calls to end: of the one that runs or comes next, and of those for which it was too late."""
+        """Numbers of calls to end: of the one that runs or comes next, or of one that ended before."""
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     # ---- one call ----------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class Running:
             raise
         finally:
             with self._lock:
-                self._unwanted.clear()  # the next call comes, and is cancelled, only after the end of this one
+                self._unwanted.clear()  # the next one comes, and is cancelled, after the end of this one
         return data, None if session is None else session.ledger.rev
 
     def _forward(

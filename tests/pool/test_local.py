@@ -50,7 +50,8 @@ def test_a_setting_that_there_is_not_is_named_with_the_near_one():
     ("settings", "sentence"),
     [
         ({"workers": 0}, r"^workers must be an integer from 1 \(got 0\)"),
-        ({"patience": -1.0}, r"^patience must be more than 0 \(got -1\.0\)"),
+        ({"patience": -1.0}, r"^patience must be more than 0 seconds \(got -1\.0\)"),
+        ({"recycle_bytes": 0}, r"^recycle_bytes must be more than 0 \(got 0\)"),
         ({"affinity": "strikt"}, r"^affinity must be one of .* Did you mean 'strict'\? \(got 'strikt'\)"),
     ],
 )
@@ -271,7 +272,7 @@ def test_a_bar_needs_the_extra(shared, monkeypatch):
 
 
 def test_a_pool_has_one_worker_at_least(shared, eventually):
-    with pytest.raises(InvalidValue, match=r"^workers must be at least 1 \(got 0\)"):
+    with pytest.raises(InvalidValue, match=r"^workers must be an integer from 1 \(got 0\)"):
         shared.resize(0)
     eventually(lambda: shared.stats().ready == 2, "both are there")
 
