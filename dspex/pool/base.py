@@ -157,7 +157,8 @@ class BasePool(Scheduler):
         """`begin` with inputs that are bytes already; *values* makes of the output what the caller gets."""
         if len(packed) > FRAME - 4096:
             raise errors.LimitExceeded(
-                f"the inputs of {name} take {len(packed)} bytes; the limit is {FRAME - 4096}.",
+                f"the inputs of {name} take {len(packed)} bytes; the limit is {FRAME - 4096}. Store "
+                "them, and send where they are.",
                 limit=FRAME - 4096,
             )
         if deadline is not None:

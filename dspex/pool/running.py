@@ -135,7 +135,7 @@ class Running:
     def _forward(
         self, program: Program, args: list[Any], named: dict[str, Any], values: Values, order: Order
     ) -> bytes:
-        where = "what it returned"
+        where = f"what {type(program).__name__} returned"
         if not order.window:
             made = runs.run(program, tuple(args), named, None, self._awaited)
             if isinstance(made, Generator | AsyncGenerator):

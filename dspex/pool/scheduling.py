@@ -86,7 +86,9 @@ class Scheduler(Supervisor):
         """
         with self._lock:
             if not self._accepting:
-                raise errors.PoolClosed("this pool is closed, or about to be: it takes no more calls.")
+                raise errors.PoolClosed(
+                    "this pool is closed, or about to be, and takes no more calls: make another."
+                )
             call.number = next(self._numbers)
             slot = self._slot_of(call)
             member = self._idle(slot)
@@ -303,7 +305,7 @@ class Scheduler(Supervisor):
             self._dequeue(call)
         self.tally.expired += call.end(
             error=errors.DeadlineExceeded(
-                f"{call.program} was not begun within {call.seconds:g} s: all workers were busy.",
+                f"{call.program} was not begun within {call.seconds:g} s: no worker was free.",
                 program=call.program,
                 seconds=call.seconds,
                 started=False,
