@@ -53,8 +53,6 @@ Inputs = Any
 class BasePool(Scheduler):
     """What every pool can do. See the module for what it promises."""
 
-    _now = staticmethod(time.monotonic)
-
     def __init__(self, serves: Any, **settings: Any) -> None:
         names = programs.named(serves)
         try:
@@ -69,6 +67,7 @@ class BasePool(Scheduler):
         self.programs = names
         """What it runs, by name."""
         self._names: dict[Any, tuple[str, Values]] = {}
+        self._owner = os.getpid()
         telemetry.pools.add(self)
 
     # ---- calls -------------------------------------------------------------------------------------
@@ -303,10 +302,7 @@ class BasePool(Scheduler):
         )
 
     def lend(self, session: Session) -> None:
-        """
-        Make *session* reachable for workers now rather than with its first call, which then waits for
-        nothing.
-        """
+        """Make *session* reachable for workers now, so that its first call need not wait for that."""
         self._lender.reference(session)
 
     # ---- the life of a pool ------------------------------------------------------------------------
@@ -326,9 +322,7 @@ class BasePool(Scheduler):
             while not all(slot.member is not None for slot in self._slots.values()):
                 for slot in (*self._slots.values(), *self._spares):
                     if slot.failure is not None and slot.member is None:
-                        failure = slot.failure
-                        assert isinstance(failure, errors.DspexError)
-                        raise errors.WorkerLost(failure.message, **failure.facts) from failure.__cause__
+                        raise slot.refusal
                 if self._closing:
                     raise errors.PoolClosed("this pool was closed before its workers were ready.")
                 if not self._changed.wait(max(0.0, end - time.monotonic())) and time.monotonic() >= end:
@@ -340,6 +334,8 @@ class BasePool(Scheduler):
         """Have so many workers. Few sessions move: those of workers that go, or 1/n to one that comes."""
         check_count(workers, "workers", 1)
         with self._lock:
+            if self._closing:
+                raise errors.PoolClosed("this pool is closed, and has no workers any more: make another.")
             self._homes.clear()
             former = [self._slots.pop(index) for index in range(workers, len(self._slots))]
             self._former += former
@@ -378,7 +374,7 @@ class BasePool(Scheduler):
 
     def close(self) -> None:
         """End all workers now. Calls that wait or run fail with `PoolClosed`."""
-        if os.getpid() != getattr(self, "_owner", os.getpid()):
+        if os.getpid() != self._owner:
             return
         with self._lock:
             self._accepting = False

@@ -57,7 +57,6 @@ class Pool(BasePool):
         self._bell.setblocking(False)
         self._rung.setblocking(False)
         self._readiness.add(self._rung.fileno(), self._hear)
-        self._owner = os.getpid()
         _pools.add(self)
         self._thread.start()
 
@@ -168,7 +167,7 @@ class Pool(BasePool):
             self._of_exit(member)
         else:
             with self._lock:
-                self._at(self._now() + POLL, lambda: self._look(member))
+                self._at(time.monotonic() + POLL, lambda: self._look(member))
 
     def _of_exit(self, member: Process) -> None:
         status = member.ended()

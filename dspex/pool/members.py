@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from dspex import errors
 from dspex.pool.calls import Call
 
 __all__ = ["Member", "Slot", "State", "Stats", "Tally", "WorkerStats"]
@@ -41,7 +42,7 @@ class Slot:
         """Calls that only this one may run."""
         self.failures: deque[float] = deque()
         """When starts have failed, since the last that did not."""
-        self.failure: Exception | None = None
+        self.failure: errors.WorkerLost | None = None
         """Why the last one did."""
         self.quarantined = False
         self.due = False
@@ -54,6 +55,14 @@ class Slot:
         """Its worker, if that can run a call now."""
         member = self.member
         return member if member is not None and member.call is None and not member.full else None
+
+    @property
+    def refusal(self) -> errors.WorkerLost:
+        """`failure`, as an error of its own for each who is told."""
+        assert self.failure is not None
+        made = errors.WorkerLost(self.failure.message, **self.failure.facts)
+        made.__cause__ = self.failure.__cause__
+        return made
 
     @property
     def all(self) -> list[Member]:

@@ -200,7 +200,6 @@ class RayPool(BasePool):
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._handles: dict[Slot, Any] = {}
         """Actors that Ray brings back."""
-        self._owner = os.getpid()
         self._thread.start()
 
     def post(self, event: Callable[[], None]) -> None:

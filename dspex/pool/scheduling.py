@@ -80,9 +80,8 @@ class Scheduler(Supervisor):
         Run *call*, now or when there is room.
 
         Raises:
-            PoolSaturated: The queue is full. PoolClosed: No calls are taken any more. WorkerLost: No worker
-            can
-                be started.
+            PoolSaturated: The queue is full. PoolClosed: No calls are taken any more.
+            WorkerLost: No worker can be started.
         """
         with self._lock:
             if not self._accepting:
@@ -114,9 +113,7 @@ class Scheduler(Supervisor):
                 limit=self.settings.queue,
             )
         if all(slot.quarantined for slot in self._slots.values()):
-            failure = next(iter(self._slots.values())).failure
-            assert isinstance(failure, errors.DspexError)
-            raise errors.WorkerLost(failure.message, **failure.facts) from failure.__cause__
+            raise self._slots[0].refusal
 
     def _slot_of(self, call: Call) -> Slot | None:
         """The slot that must run it, or should; None where any may."""

@@ -178,6 +178,8 @@ class Supervisor(ABC):
             self._feed_locked(member)
 
     def _failed_start_locked(self, slot: Slot, how: str, cause: Exception | None) -> list[Call]:
+        if not self._wanted(slot):
+            return []
         settings = self.settings
         now = _now()
         slot.failures.append(now)
@@ -197,7 +199,7 @@ class Supervisor(ABC):
 
     def _refuse(self, calls: list[Call], slot: Slot) -> None:
         for call in calls:
-            self.tally.failed += call.end(error=slot.failure)
+            self.tally.failed += call.end(error=slot.refusal)
 
     # ---- ending ------------------------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ class Supervisor(ABC):
                 self._recycling = None
                 self.tally.recycled += 1
             refused: list[Call] = []
-            if state is State.STARTING and self._wanted(slot):
+            if state is State.STARTING:
                 why = member.failure or member.why or how
                 told = f"cannot start: {why}" if member.failure or member.why else f"{how} while it started"
                 refused = self._failed_start_locked(slot, told, member.failure)

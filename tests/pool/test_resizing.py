@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("grpc")
 
-from dspex import WorkerLost
+from dspex import PoolClosed, WorkerLost
 from dspex.pool import supervision
 from dspex.testing import pool_programs as those
 from dspex.testing.pool_programs import ALL
@@ -67,9 +67,7 @@ def starting(pool, gated, eventually):
     return make
 
 
-def test_a_worker_that_starts_and_is_not_wanted_any_more_is_ended_and_has_no_successor(
-    starting, gated, lives, eventually
-):
+def test_a_worker_that_starts_and_is_not_wanted_has_no_successor(starting, gated, lives, eventually):
     workers, pid = starting()
     workers.resize(1)
     eventually(lambda: not lives(pid), "it has ended")
@@ -80,6 +78,13 @@ def test_a_worker_that_starts_and_is_not_wanted_any_more_is_ended_and_has_no_suc
     assert (workers.stats().ready, len(workers.stats().workers)) == (2, 2)
     workers.close()
     assert not any(map(lives, started(gated)))
+
+
+def test_a_closed_pool_gets_no_workers(pool):
+    workers = pool(workers=1)
+    workers.close()
+    with pytest.raises(PoolClosed, match="has no workers any more"):
+        workers.resize(2)
 
 
 @pytest.mark.parametrize("end", ["close", "drain"])
