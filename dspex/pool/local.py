@@ -132,20 +132,12 @@ class Pool(BasePool):
         """Take what *member* has said of its calls; whether there may come more."""
         messages, alive = member.work.poll()
         for say, *items in messages:
-            if say == Say.DONE:
-                number, data, rev, resident = items
-                self._done(member, number, data, None, resident, rev)
-            elif say == Say.FAILED:
-                number, failure, _, resident = items
-                self._done(member, number, None, failure, resident)
-            elif say == Say.CHUNK:
-                self._piece(member, *items)
-            elif say == Say.ASK:
-                self._asked(member, *items)
-            elif say == Say.READY:
+            if say == Say.READY:
                 self._ready(member, *items)
             elif say == Say.BROKEN:
                 member.failure = unpack_failure(items[0])
+            else:
+                self.heard(member, say, *items)
         return alive
 
     def _of_control(self, member: Process) -> None:

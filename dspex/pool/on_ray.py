@@ -250,19 +250,6 @@ class RayPool(BasePool):
                     event()
                 event = self._events.get_nowait()
 
-    def heard(self, member: Actor, say: int, *items: Any) -> None:
-        """Take what *member* has said."""
-        if say == Say.DONE:
-            number, data, rev, resident = items
-            self._done(member, number, data, None, resident, rev)
-        elif say == Say.FAILED:
-            number, failure, _, resident = items
-            self._done(member, number, None, failure, resident)
-        elif say == Say.CHUNK:
-            self._piece(member, *items)
-        elif say == Say.ASK:
-            self._asked(member, *items)
-
     def _release(self) -> None:
         for handle in self._handles.values():  # where no worker could start
             self._end(handle)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from dspex import errors
 from dspex.pool.affinity import home
 from dspex.pool.calls import Call
+from dspex.pool.channel import Say
 from dspex.pool.failures import pack_failure, unpack_failure
 from dspex.pool.lending import Lender
 from dspex.pool.members import Member, Slot, State
@@ -326,7 +327,20 @@ class Scheduler(Supervisor):
         if member.call is call:
             self._condemn(member, f"it did not end {call.program} when it was told to")
 
-    # ---- what comes from workers; in the thread ----------------------------------------------------
+    # ---- what comes from workers; in the thread, or in one that waits for a call -------------------
+
+    def heard(self, member: Member, say: int, *items: Any) -> None:
+        """Take what *member* has said of its call."""
+        if say == Say.DONE:
+            number, data, rev, resident = items
+            self._done(member, number, data, None, resident, rev)
+        elif say == Say.FAILED:
+            number, failure, _, resident = items
+            self._done(member, number, None, failure, resident)
+        elif say == Say.CHUNK:
+            self._piece(member, *items)
+        elif say == Say.ASK:
+            self._asked(member, *items)
 
     def _done(  # noqa: PLR0917
         self,

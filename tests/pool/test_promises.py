@@ -94,6 +94,7 @@ def test_killed_workers_fail_no_more_calls_than_there_were_kills(pool, dice, tmp
     thread.join()
     failed = [call for call in running if call.exception() is not None]
     assert {type(call.exception()) for call in failed} <= {WorkerLost}
+    report(f"{len(killed)} workers killed; {len(failed)} of {calls} calls failed")
     assert len(failed) <= len(killed)
     assert len(killed) > kills // 2
     begun = [line.split()[1] for line in ledger.read_text().splitlines() if line.startswith("begin")]
@@ -386,6 +387,7 @@ def test_a_drained_pool_loses_nothing(tmp_path):
         assert (0, "") == (parent.returncode, errors)
         assert time.monotonic() - start < 11
         assert len(re.findall("^end", ledger.read_text(), re.MULTILINE)) == 50
+    report(f"{turn + 1} pools drained")
 
 
 # ---- crash loops ---------------------------------------------------------------------------------------
