@@ -276,7 +276,7 @@ class Scheduler(Supervisor):
         with self._lock:
             while self._expiring and self._expiring[0][0] <= now:
                 call = heapq.heappop(self._expiring)[2]
-                if call.queued:
+                if self._dequeue(call):
                     late.append(call)
             for member in self._members():
                 call_of = member.call
@@ -299,8 +299,6 @@ class Scheduler(Supervisor):
             return self._wakes
 
     def _expire(self, call: Call) -> None:
-        with self._lock:
-            self._dequeue(call)
         self.tally.expired += call.end(
             error=errors.DeadlineExceeded(
                 f"{call.program} was not begun within {call.seconds:g} s: no worker was free.",

@@ -255,12 +255,15 @@ def test_nothing_is_begun_after_its_deadline_and_who_waits_is_told_in_time(pool,
         if index % 20 == 19:
             wait([call], 0.0002)
     assert not wait(calls, 60).not_done
-    begun = [float(line) for line in ledger.read_text().split()]
-    assert max(begun) <= 0.005, "it was begun after its deadline"  # what reading the clock twice takes here
+    begun = sorted(float(line) for line in ledger.read_text().split())
+    # A worker looks at the clock, then its program does, which may have to wait for others in between.
+    assert begun[int(0.99 * len(begun))] <= 0.005, "calls were begun after their deadlines"
+    assert begun[-1] <= SLACK * 0.1, "a call was begun after its deadline"
     assert {type(call.exception()) for call in calls} <= {type(None), DeadlineExceeded}
     assert len(late) > count // 10
     late.sort()
-    report(f"{len(late)} of {count} late; told {late[-1] * 1e3:.1f} ms after at most")
+    told = f"told {late[len(late) // 2] * 1e3:.1f} ms after, {late[-1] * 1e3:.1f} ms at most"
+    report(f"{len(begun)} of {count} begun, {begun[-1] * 1e3:.1f} ms after the deadline at most; {told}")
     assert late[-1] <= SLACK * 0.1
 
 
