@@ -100,6 +100,10 @@ class Running:
         program = self._programs.get(order.program)
         if program is None:
             raise _unknown(order.program, self._programs)
+        values = values_of(program)
+        args, named = values.unpack(order.inputs)
+        session = None if order.session is None else self._found(order.session)
+        # Last, since to find a session may take a while.
         left = None if order.deadline is None else order.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise errors.DeadlineExceeded(
@@ -107,9 +111,6 @@ class Running:
                 program=order.program,
                 started=False,
             )
-        values = values_of(program)
-        args, named = values.unpack(order.inputs)
-        session = None if order.session is None else self._found(order.session)
         try:
             try:
                 self._tools.number = order.number

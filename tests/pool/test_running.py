@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import pytest
 
@@ -63,6 +64,24 @@ def test_what_comes_too_late_is_not_begun(running, tmp_path):
     with pytest.raises(DeadlineExceeded, match="Echo was not started: its time was over") as raised:
         running.run(order(those.Echo, deadline=0.0))
     assert raised.value.started is False
+
+
+def test_what_became_too_late_while_its_session_was_found_is_not_begun(running, served, monkeypatch):
+    store, address = served
+    found = running._found
+    end = time.monotonic() + 0.05
+
+    def late(wanted):
+        session = found(wanted)
+        while time.monotonic() < end:
+            pass
+        return session
+
+    monkeypatch.setattr(running, "_found", late)
+    with Session("s", store=store) as session:
+        late_order = order(those.Setting, 0.5, session=at(address, session), deadline=end)
+        with pytest.raises(DeadlineExceeded, match="Setting was not started: its time was over"):
+            running.run(late_order)
 
 
 def test_what_was_cancelled_before_it_came_is_not_begun(running):
