@@ -9,7 +9,7 @@ first.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import attrs
@@ -64,26 +64,27 @@ class Tool:
             InvalidValue: One is missing, unknown, or none of its kind's.
         """
         known = {one.name: one for one in self.parameters}
-        given = dict(zip(known, args, strict=False)) | dict(named)
-        if len(args) > len(known) or len(given) != len(args) + len(named):
-            raise self._wrong(
-                f"at most one value for each of {errors.listed(known)}", f"{len(args)} by position"
-            )
-        for name in given:
+        if len(args) > len(known):
+            raise self._wrong(f"at most {len(known)}", f"{len(args)} by position")
+        given = dict(zip(known, args, strict=False))
+        for name in named:
+            if name in given:
+                raise self._wrong("each given once", f"'{name}' by position and by name")
             if name not in known:
                 raise self._wrong(
-                    f"inputs of {errors.listed(known)}{errors.did_you_mean(name, known)}", errors.shown(name)
+                    f"among {_listed(known)}{errors.did_you_mean(name, known)}", errors.shown(name, 80)
                 )
-        for one in self.parameters:
-            if one.required and one.name not in given:
-                raise self._wrong(f"called with '{one.name}'", f"only {errors.listed(given)}")
+        given |= named
+        missing = [one.name for one in self.parameters if one.required and one.name not in given]
+        if missing:
+            raise self._wrong(f"complete, with {errors.listed(missing)}", _listed(given))
         return {
             name: self._checked(f"{self.name}({name}=…)", known[name].kind, value)
             for name, value in given.items()
         }
 
     def _wrong(self, expected: str, given: str) -> errors.InvalidValue:
-        return errors.InvalidValue.expecting(expected, given).at(f"tool {self.name}")
+        return errors.InvalidValue.expecting(expected, given).at(f"the inputs of tool {self.name}")
 
     @staticmethod
     def _checked(where: str, kind: Kind[Any] | None, value: Any) -> Any:
@@ -121,7 +122,9 @@ def tool(function: Callable[..., Any]) -> Tool:
     A generator function makes a tool that streams.
     """
     if not inspect.isfunction(function) and not inspect.ismethod(function):
-        raise errors.InvalidDeclaration(f"@tool takes a function (got {errors.shown(function, 80)}).")
+        raise errors.InvalidDeclaration(
+            f"@tool takes a function (got {errors.shown(function, 80)}). Call that in a function of your own."
+        )
     name = function.__name__
     try:
         hints = get_type_hints(function)
@@ -130,9 +133,9 @@ def tool(function: Callable[..., Any]) -> Tool:
     parameters = []
     for one in inspect.signature(function).parameters.values():
         if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            why = "has no name for callers" if one.kind is one.POSITIONAL_ONLY else "takes any number"
             raise errors.InvalidDeclaration(
-                f"tool {name} must have named parameters only: {one} takes any number, or has no "
-                "name to callers."
+                f"the parameters of tool {name} must all be named: {one} {why}. Name it, or take one list."
             )
         parameters.append(Parameter(one.name, _kind(hints.get(one.name)), one.default is one.empty))
     streams = inspect.isgeneratorfunction(function)
@@ -150,6 +153,10 @@ def _kind(annotation: Any) -> Kind[Any] | None:
         return as_kind(annotation)
     except errors.InvalidDeclaration:
         return None
+
+
+def _listed(names: Collection[str]) -> str:
+    return errors.listed(names) or "none"
 
 
 class Tools(Mapping[str, Tool]):

@@ -25,10 +25,15 @@ def test_a_tool_is_called_like_its_function():
 @pytest.mark.parametrize(
     ("args", "named", "sentence"),
     [
-        (("a", 1, 1.0, 4), {}, r"at most one value for each of 'text', 'times', 'by' \(got 4 by position\)"),
-        (("a",), {"text": "b"}, r"at most one value for each of 'text', .* \(got 1 by position\)"),
-        (("a",), {"tims": 2}, r"inputs of 'text', .* Did you mean 'times'\? \(got 'tims'\)"),
-        ((), {"times": 2}, r"^tool scale must be called with 'text' \(got only 'times'\)"),
+        (("a", 1, 1.0, 4), {}, r"^the inputs of tool scale must be at most 3 \(got 4 by position\)\."),
+        (
+            ("a",),
+            {"text": "b"},
+            r"^the inputs of tool scale must be each given once \(got 'text' by position",
+        ),
+        (("a",), {"tims": 2}, r"must be among 'text', 'times', 'by' Did you mean 'times'\? \(got 'tims'\)"),
+        ((), {"times": 2}, r"^the inputs of tool scale must be complete, with 'text' \(got 'times'\)\."),
+        ((), {}, r"must be complete, with 'text' \(got none\)\."),
         (("a", "two"), {}, r"^scale\(times=…\) must be an integer \(got 'two'\)"),
         (("a",), {"by": 3.0}, r"^scale\(by=…\) must be at most 2\.0 \(got 3\.0\)"),
     ],
@@ -65,7 +70,7 @@ def test_the_parameters_of_a_tool_have_names():
     def named(**texts: str) -> None: ...
 
     for function in (many, positional, named):
-        with pytest.raises(InvalidDeclaration, match=f"tool {function.__name__} must have named parameters"):
+        with pytest.raises(InvalidDeclaration, match=f"of tool {function.__name__} must all be named: "):
             tool(function)
 
 

@@ -40,7 +40,7 @@ from dspex.pool.channel import FRAME
 from dspex.pool.mapping import Progress, outcomes, split
 from dspex.pool.members import Slot, State, Stats
 from dspex.pool.scheduling import Scheduler
-from dspex.pool.settings import Settings
+from dspex.pool.settings import Settings, check_count
 from dspex.pool.values import PLAIN, Values, values_of
 from dspex.session import Session
 
@@ -52,8 +52,6 @@ Inputs = Any
 
 class BasePool(Scheduler):
     """What every pool can do. See the module for what it promises."""
-
-    _now = staticmethod(time.monotonic)
 
     def __init__(self, serves: Any, **settings: Any) -> None:
         names = programs.named(serves)
@@ -69,6 +67,7 @@ class BasePool(Scheduler):
         self.programs = names
         """What it runs, by name."""
         self._names: dict[Any, tuple[str, Values]] = {}
+        self._owner = os.getpid()
         telemetry.pools.add(self)
 
     # ---- calls -------------------------------------------------------------------------------------
@@ -157,7 +156,8 @@ class BasePool(Scheduler):
         """`begin` with inputs that are bytes already; *values* makes of the output what the caller gets."""
         if len(packed) > FRAME - 4096:
             raise errors.LimitExceeded(
-                f"the inputs of {name} take {len(packed)} bytes; the limit is {FRAME - 4096}.",
+                f"the inputs of {name} take {len(packed)} bytes; the limit is {FRAME - 4096}. Store "
+                "them, and send where they are.",
                 limit=FRAME - 4096,
             )
         if deadline is not None:
@@ -285,11 +285,15 @@ class BasePool(Scheduler):
             deadline: Seconds for each item, from when it is given to the pool.
             progress: A bar in the terminal (extra `cli`), or a function of how many are done, of how many.
         """
+        if deadline is not None:
+            deadlines.check_seconds(deadline, "deadline")
+        if in_flight is not None:
+            check_count(in_flight, "in_flight", 1)
         return outcomes(
             self,
             program,
             items,
-            2 * len(self._slots) if in_flight is None else max(1, in_flight),
+            in_flight or 2 * len(self._slots),
             progress,
             session=session,
             deadline=deadline,
@@ -298,10 +302,7 @@ class BasePool(Scheduler):
         )
 
     def lend(self, session: Session) -> None:
-        """
-        Make *session* reachable for workers now rather than with its first call, which then waits for
-        nothing.
-        """
+        """Make *session* reachable for workers now, so that its first call need not wait for that."""
         self._lender.reference(session)
 
     # ---- the life of a pool ------------------------------------------------------------------------
@@ -313,15 +314,15 @@ class BasePool(Scheduler):
         Raises:
             WorkerLost: One cannot start; its cause is what it raised. DeadlineExceeded: They take too long.
         """
+        if timeout is not None:
+            deadlines.check_seconds(timeout, "timeout")
         limit = self.settings.start * 2 if timeout is None else timeout
         with self._lock:
             end = time.monotonic() + limit
             while not all(slot.member is not None for slot in self._slots.values()):
                 for slot in (*self._slots.values(), *self._spares):
                     if slot.failure is not None and slot.member is None:
-                        failure = slot.failure
-                        assert isinstance(failure, errors.DspexError)
-                        raise errors.WorkerLost(failure.message, **failure.facts) from failure.__cause__
+                        raise slot.refusal
                 if self._closing:
                     raise errors.PoolClosed("this pool was closed before its workers were ready.")
                 if not self._changed.wait(max(0.0, end - time.monotonic())) and time.monotonic() >= end:
@@ -331,30 +332,24 @@ class BasePool(Scheduler):
 
     def resize(self, workers: int) -> None:
         """Have so many workers. Few sessions move: those of workers that go, or 1/n to one that comes."""
-        if workers < 1:
-            raise errors.InvalidValue.expecting("at least 1", str(workers)).at("workers")
+        check_count(workers, "workers", 1)
         with self._lock:
+            if self._closing:
+                raise errors.PoolClosed("this pool is closed, and has no workers any more: make another.")
             self._homes.clear()
-            moving: list[Call] = []
-            for index in range(workers, len(self._slots)):
-                slot = self._slots.pop(index)
-                moving += [call for call in slot.waiting if self._dequeue(call)]
-                slot.waiting.clear()
-                self._former.append(slot)
+            former = [self._slots.pop(index) for index in range(workers, len(self._slots))]
+            self._former += former
+            for slot in former:
                 if slot.member is not None:
                     self._part_locked(slot.member)
                 if slot.coming is not None:
-                    slot.coming.kill(now=False)
+                    slot.coming.kill(now=True)
             for index in range(len(self._slots), workers):
-                self._slots[index] = Slot(index)
+                self._slots[index] = Slot(index, born=self.tally.started)
                 self._start_locked(self._slots[index])
-            for call in moving:
-                self._enqueue(call, self._slot_of(call))
-            for slot in self._slots.values():
-                if slot.idle is not None:
-                    self._feed_locked(slot.idle)
+            refused = [call for slot in former for call in self._give_up_locked(slot)]
         self._flush()
-        self._poke()
+        self._refuse(refused, self._slots[0])
 
     def drain(self, grace: float | None = None) -> bool:
         """
@@ -363,6 +358,8 @@ class BasePool(Scheduler):
         Returns:
             Whether all of them did; the others have failed with `PoolClosed`.
         """
+        if grace is not None:
+            deadlines.check_seconds(grace, "grace")
         end = None if grace is None else time.monotonic() + grace
         with self._lock:
             self._accepting = False
@@ -377,7 +374,7 @@ class BasePool(Scheduler):
 
     def close(self) -> None:
         """End all workers now. Calls that wait or run fail with `PoolClosed`."""
-        if os.getpid() != getattr(self, "_owner", os.getpid()):
+        if os.getpid() != self._owner:
             return
         with self._lock:
             self._accepting = False

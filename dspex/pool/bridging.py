@@ -102,7 +102,11 @@ class Counter:
         if what == "call":
             name, data = details
             if self._session is None:
-                raise errors.UnknownTool(f"there is no tool {errors.shown(name, 80)} here.", name=name)
+                raise errors.UnknownTool(
+                    f"a run without a session has no tool {errors.shown(name, 80)}. Offer it to a session, "
+                    "and run on that.",
+                    name=name,
+                )
             tool = tools[name]
             made = tool(**PLAIN.unpack(data))
             if tool.streams:

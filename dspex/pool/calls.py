@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from dspex import errors, telemetry
+from dspex import deadlines, errors, telemetry
 from dspex.pieces import Output
 from dspex.pool.bridging import Counter
 from dspex.session import Session
@@ -91,7 +91,9 @@ class Call(Future[Any]):
         return self._counter
 
     def result(self, timeout: float | None = None) -> Any:
-        """What the program returned, waiting for it. Raises what it raised."""
+        """What the program returned, waiting *timeout* seconds for it at most. Raises what it raised."""
+        if timeout is not None:
+            deadlines.check_seconds(timeout, "timeout")
         if not self.done():
             self.pool._attend(self, timeout)
         made = super().result(timeout)
@@ -100,6 +102,12 @@ class Call(Future[Any]):
             if ledger.rev < self.rev and hasattr(ledger, "sync"):
                 ledger.sync()  # what the program has set is on its way here
         return made
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the program raised, waiting *timeout* seconds for it at most; None if it returned."""
+        if timeout is not None:
+            deadlines.check_seconds(timeout, "timeout")
+        return super().exception(timeout)
 
     def running(self) -> bool:
         """Whether a worker was told to run it, and has not ended it."""

@@ -29,7 +29,7 @@ class Say(IntEnum):
 
     # To a worker, on the channel of its calls.
     BEGIN = 1  # [how, main], [program, …], settings
-    CALL = 2  # number, program, inputs, session or None, deadline or None, pin, stream window
+    CALL = 2  # number, program, inputs, session or None, deadline or None, pin, stream window, carrier
 
     # To a worker, on the channel that it listens to while it works.
     PING = 10  # number

@@ -42,9 +42,9 @@ def unpack_failure(plain: list[Any], *, imports: bool = True) -> Exception:
     The error that *plain* tells of; its last note is the traceback of the other process.
 
     Args:
-        plain: What `pack_failure` gave. imports: Whether the other end is trusted to name a class that is to
-        be imported. The errors of dspex and
-            of Python need no trust.
+        plain: What `pack_failure` gave.
+        imports: Whether the other end is trusted to name a class that is to be imported. The errors of dspex
+            and of Python need no trust.
     """
     module, name, args, state, words, notes, remote = plain
     made = _itself(module, name, args, state, words, imports=imports)

@@ -70,7 +70,6 @@ class Pool(BasePool):
         self._bell.setblocking(False)
         self._rung.setblocking(False)
         self._readiness.add(self._rung.fileno(), self._hear)
-        self._owner = os.getpid()
         _pools.add(self)
         self._thread.start()
 
@@ -153,20 +152,12 @@ class Pool(BasePool):
         """Take what *member* has said of its calls; whether there may come more."""
         messages, alive = member.work.poll()
         for say, *items in messages:
-            if say == Say.DONE:
-                number, data, rev, resident = items
-                self._done(member, number, data, None, resident, rev)
-            elif say == Say.FAILED:
-                number, failure, _, resident = items
-                self._done(member, number, None, failure, resident)
-            elif say == Say.CHUNK:
-                self._piece(member, *items)
-            elif say == Say.ASK:
-                self._asked(member, *items)
-            elif say == Say.READY:
+            if say == Say.READY:
                 self._ready(member, *items)
             elif say == Say.BROKEN:
                 member.failure = unpack_failure(items[0])
+            else:
+                self.heard(member, say, *items)
         return alive
 
     def _of_control(self, member: Process) -> None:
@@ -188,7 +179,7 @@ class Pool(BasePool):
             self._of_exit(member)
         else:
             with self._lock:
-                self._at(self._now() + POLL, lambda: self._look(member))
+                self._at(time.monotonic() + POLL, lambda: self._look(member))
 
     def _of_exit(self, member: Process) -> None:
         ending = member.ended()

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from dspex import errors
 from dspex.pool.calls import Call
 
 __all__ = ["Member", "Slot", "State", "Stats", "Tally", "WorkerStats"]
@@ -29,7 +30,7 @@ class State(Enum):
 class Slot:
     """A place for one worker. Those from 0 on have sessions, those below are for spares."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, born: int = 0) -> None:
         self.index = index
         self.name = str(index) if index >= 0 else f"spare-{-index}"
         self.member: Member | None = None
@@ -41,19 +42,27 @@ class Slot:
         """Calls that only this one may run."""
         self.failures: deque[float] = deque()
         """When starts have failed, since the last that did not."""
-        self.failure: Exception | None = None
+        self.failure: errors.WorkerLost | None = None
         """Why the last one did."""
         self.quarantined = False
         self.due = False
         """Whether a start is about to happen."""
-        self.born = 0
-        """Workers that were started here."""
+        self.born = born
+        """Workers that were started here, or anywhere before this place was made."""
 
     @property
     def idle(self) -> Member | None:
         """Its worker, if that can run a call now."""
         member = self.member
         return member if member is not None and member.call is None and not member.full else None
+
+    @property
+    def refusal(self) -> errors.WorkerLost:
+        """`failure`, as an error of its own for each who is told."""
+        assert self.failure is not None
+        made = errors.WorkerLost(self.failure.message, **self.failure.facts)
+        made.__cause__ = self.failure.__cause__
+        return made
 
     @property
     def all(self) -> list[Member]:

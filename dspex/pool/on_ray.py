@@ -9,7 +9,6 @@ other machines do not reach it, and say so.
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
@@ -104,6 +103,8 @@ class Actor(Member):
             self._pool._gone(
                 self, f"was lost to Ray ({type(error).__name__}: {first})", exit_code=None, signal=None
             )
+            if not self._pool._wanted(self.slot):
+                self._pool.forget(self)
 
     # ---- the verbs of a member ---------------------------------------------------------------------
 
@@ -152,8 +153,6 @@ class Actor(Member):
 
     def kill(self, *, now: bool) -> None:
         self._pool.forget(self)
-        with suppress(Exception):  # Ray itself is gone
-            self._pool.ray.kill(self.handle, no_restart=True)
         self._pool.post(partial(self._pool._gone, self, "was ended", exit_code=None, signal=None))
 
 
@@ -199,9 +198,8 @@ class RayPool(BasePool):
             _check_same(address, self.ray.get_runtime_context().gcs_address)
         self._options = {"num_cpus": 1, **(options or {})}
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._handles: dict[str, Any] = {}
-        """Actors that Ray brings back, by slot."""
-        self._owner = os.getpid()
+        self._handles: dict[Slot, Any] = {}
+        """Actors that Ray brings back."""
         self._thread.start()
 
     def post(self, event: Callable[[], None]) -> None:
@@ -209,15 +207,20 @@ class RayPool(BasePool):
         self._events.put(event)
 
     def forget(self, member: Actor) -> None:
-        """Its actor does not come back."""
-        if self._handles.get(member.slot.name) is member.handle:
-            del self._handles[member.slot.name]
+        """End its actor, which does not come back."""
+        if self._handles.get(member.slot) is member.handle:
+            del self._handles[member.slot]
+        self._end(member.handle)
+
+    def _end(self, handle: Any) -> None:
+        with suppress(Exception):  # Ray itself is gone
+            self.ray.kill(handle, no_restart=True)
 
     # ---- what the scheduler asks -------------------------------------------------------------------
 
     def _launch(self, slot: Slot) -> Member:
         # One of which a start has failed is not brought back again.
-        handle = self._handles.pop(slot.name, None)
+        handle = self._handles.pop(slot, None)
         if handle is None:
             handle = (
                 self.ray.remote(concurrency_groups={"control": 4, "outbox": 1})(RayWorker)
@@ -229,7 +232,7 @@ class RayPool(BasePool):
                 )
                 .remote()
             )
-        self._handles[slot.name] = handle
+        self._handles[slot] = handle
         member = Actor(slot, self, handle)
         threads = str(self.settings.threads_each)
         environment = {**dict.fromkeys(LIBRARIES, threads), **self.settings.environment}
@@ -241,26 +244,15 @@ class RayPool(BasePool):
 
     def _wait(self, seconds: float) -> None:
         with suppress(Empty):
-            event = self._events.get(timeout=min(seconds, 60.0) if math.isfinite(seconds) else 60.0)
+            event = self._events.get(timeout=seconds)
             while True:
                 if event is not None:
                     event()
                 event = self._events.get_nowait()
 
-    def heard(self, member: Actor, say: int, *items: Any) -> None:
-        """Take what *member* has said."""
-        if say == Say.DONE:
-            number, data, rev, resident = items
-            self._done(member, number, data, None, resident, rev)
-        elif say == Say.FAILED:
-            number, failure, _, resident = items
-            self._done(member, number, None, failure, resident)
-        elif say == Say.CHUNK:
-            self._piece(member, *items)
-        elif say == Say.ASK:
-            self._asked(member, *items)
-
     def _release(self) -> None:
+        for handle in self._handles.values():  # where no worker could start
+            self._end(handle)
         self._lender.close()
         if self._ours:
             with suppress(self.ray.exceptions.RayError):

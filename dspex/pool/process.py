@@ -136,6 +136,8 @@ class Process(Member):
 
     def kill(self, *, now: bool) -> None:
         # A process that was not waited for keeps its number, and a group that of its leader.
+        if self._process.returncode is not None:
+            return
         with suppress(ProcessLookupError, PermissionError):
             with suppress(OSError):
                 self.work.socket.shutdown(socket.SHUT_RD)  # whoever waits for it need not wait for its end

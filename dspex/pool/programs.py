@@ -91,7 +91,9 @@ def load(name: str) -> type[Program]:
             )
         found = getattr(found, part)
     if not isinstance(found, ProgramType):
-        raise errors.UnknownProgram(f"{name} is no Program.", program=name)
+        raise errors.UnknownProgram(
+            f"{name} must be a Program (got {errors.shown(found, 80)}).", program=name
+        )
     program: Any = found
     return program  # type: ignore[no-any-return]
 

@@ -86,6 +86,7 @@ class Running:
         self._lock = threading.Lock()
         self._current: int | None = None
         self._unwanted: set[int] = set()
+        """Numbers of calls to end: of the one that runs or comes next, or of one that ended before."""
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     # ---- one call ----------------------------------------------------------------------------------
@@ -100,6 +101,10 @@ class Running:
         program = self._programs.get(order.program)
         if program is None:
             raise _unknown(order.program, self._programs)
+        values = values_of(program)
+        args, named = values.unpack(order.inputs)
+        session = None if order.session is None else self._found(order.session)
+        # Last, since to find a session may take a while.
         left = None if order.deadline is None else order.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise errors.DeadlineExceeded(
@@ -107,9 +112,6 @@ class Running:
                 program=order.program,
                 started=False,
             )
-        values = values_of(program)
-        args, named = values.unpack(order.inputs)
-        session = None if order.session is None else self._found(order.session)
         try:
             try:
                 self._tools.number = order.number
@@ -129,13 +131,13 @@ class Running:
             raise
         finally:
             with self._lock:
-                self._unwanted.discard(order.number)
+                self._unwanted.clear()  # the next one comes, and is cancelled, after the end of this one
         return data, None if session is None else session.ledger.rev
 
     def _forward(
         self, program: Program, args: list[Any], named: dict[str, Any], values: Values, order: Order
     ) -> bytes:
-        where = "what it returned"
+        where = f"what {type(program).__name__} returned"
         if not order.window:
             return values.pack(runs.run(program, tuple(args), named, None, self._awaited), where)
         made = Pieces(pieces(program, tuple(args), named, self._awaited, waits=True))

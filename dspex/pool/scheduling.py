@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from dspex import errors
 from dspex.pool.affinity import home
 from dspex.pool.calls import Call
+from dspex.pool.channel import Say
 from dspex.pool.failures import pack_failure, unpack_failure
 from dspex.pool.lending import Lender
 from dspex.pool.members import Member, Slot, State
@@ -31,6 +32,9 @@ __all__ = ["Scheduler"]
 
 _log = logging.getLogger("dspex.pool")
 _now = time.monotonic
+
+LONGEST = 60.0
+"""Seconds that the thread waits at most, since the system does not know how to wait for years."""
 
 HOMES = 100_000
 """Sessions of which the slot is remembered."""
@@ -77,13 +81,14 @@ class Scheduler(Supervisor):
         Run *call*, now or when there is room.
 
         Raises:
-            PoolSaturated: The queue is full. PoolClosed: No calls are taken any more. WorkerLost: No worker
-            can
-                be started.
+            PoolSaturated: The queue is full. PoolClosed: No calls are taken any more.
+            WorkerLost: No worker can be started.
         """
         with self._lock:
             if not self._accepting:
-                raise errors.PoolClosed("this pool is closed, or about to be: it takes no more calls.")
+                raise errors.PoolClosed(
+                    "this pool is closed, or about to be, and takes no more calls: make another."
+                )
             call.number = next(self._numbers)
             slot = self._slot_of(call)
             member = self._idle(slot)
@@ -109,9 +114,7 @@ class Scheduler(Supervisor):
                 limit=self.settings.queue,
             )
         if all(slot.quarantined for slot in self._slots.values()):
-            failure = next(iter(self._slots.values())).failure
-            assert isinstance(failure, errors.DspexError)
-            raise errors.WorkerLost(failure.message, **failure.facts) from failure.__cause__
+            raise self._slots[0].refusal
 
     def _slot_of(self, call: Call) -> Slot | None:
         """The slot that must run it, or should; None where any may."""
@@ -233,11 +236,10 @@ class Scheduler(Supervisor):
 
     def _give_up_locked(self, slot: Slot) -> list[Call]:
         self._homes.clear()
-        if all(one.quarantined for one in self._slots.values()):
-            waiting = [*(call for one in self._slots.values() for call in one.waiting), *self._anywhere]
-            return [call for call in waiting if self._dequeue(call)]
         moving = [call for call in slot.waiting if self._dequeue(call)]
         slot.waiting.clear()
+        if all(one.quarantined for one in self._slots.values()):
+            return [*moving, *(call for call in self._anywhere if self._dequeue(call))]
         for call in moving:
             self._enqueue(call, self._slot_of(call))
         for one in self._slots.values():
@@ -251,9 +253,11 @@ class Scheduler(Supervisor):
         with self._lock:
             for slot in (*self._slots.values(), *self._spares):
                 self._start_locked(slot)
+        wakes = 0.0
         while not (self._closing and not self._members()):
             try:
-                self._wait(max(0.0, self._tick() - _now()))
+                self._wait(min(max(0.0, wakes - _now()), LONGEST))
+                wakes = self._tick()
             except Exception:
                 _log.exception("the pool stumbled, and goes on")
         self._release()
@@ -272,7 +276,7 @@ class Scheduler(Supervisor):
         with self._lock:
             while self._expiring and self._expiring[0][0] <= now:
                 call = heapq.heappop(self._expiring)[2]
-                if call.queued:
+                if self._dequeue(call):
                     late.append(call)
             for member in self._members():
                 call_of = member.call
@@ -295,11 +299,9 @@ class Scheduler(Supervisor):
             return self._wakes
 
     def _expire(self, call: Call) -> None:
-        with self._lock:
-            self._dequeue(call)
         self.tally.expired += call.end(
             error=errors.DeadlineExceeded(
-                f"{call.program} was not begun within {call.seconds:g} s: all workers were busy.",
+                f"{call.program} was not begun within {call.seconds:g} s: no worker was free.",
                 program=call.program,
                 seconds=call.seconds,
                 started=False,
@@ -323,7 +325,20 @@ class Scheduler(Supervisor):
         if member.call is call:
             self._condemn(member, f"it did not end {call.program} when it was told to")
 
-    # ---- what comes from workers; in the thread ----------------------------------------------------
+    # ---- what comes from workers; in the thread, or in one that waits for a call -------------------
+
+    def heard(self, member: Member, say: int, *items: Any) -> None:
+        """Take what *member* has said of its call."""
+        if say == Say.DONE:
+            number, data, rev, resident = items
+            self._done(member, number, data, None, resident, rev)
+        elif say == Say.FAILED:
+            number, failure, _, resident = items
+            self._done(member, number, None, failure, resident)
+        elif say == Say.CHUNK:
+            self._piece(member, *items)
+        elif say == Say.ASK:
+            self._asked(member, *items)
 
     def _done(  # noqa: PLR0917
         self,

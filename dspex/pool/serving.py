@@ -176,6 +176,7 @@ def serve_programs(
     Raises:
         WorkerLost: A worker cannot start. StoreUnavailable, PermissionDenied: As for `dspex.rpc.serve`.
     """
+    deadlines.check_seconds(grace, "grace")
     opened = open_store(store)
     programs = Programs(opened, pool)
     try:

@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from dspex import errors
+from dspex import deadlines, errors
 
-__all__ = ["AFFINITIES", "Settings", "cores"]
+__all__ = ["AFFINITIES", "Settings", "check_count", "cores"]
 
 AFFINITIES = ("strict", "hint", "none")
 
@@ -21,19 +21,28 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _positive(_self: object, field: Any, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise errors.InvalidValue.expecting("more than 0", errors.shown(value, 60)).at(field.name)
+def check_count(value: Any, what: str, least: int) -> None:
+    """
+    Refuse *value*, called *what*, unless it is an integer from *least* on.
+
+    Raises:
+        InvalidValue: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise errors.InvalidValue.expecting(f"an integer from {least}", errors.shown(value, 60)).at(what)
 
 
 def _count(least: int) -> Any:
-    def check(_self: object, field: Any, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise errors.InvalidValue.expecting(f"an integer from {least}", errors.shown(value, 60)).at(
-                field.name
-            )
+    return lambda _self, field, value: check_count(value, field.name, least)
 
-    return check
+
+def _seconds(_self: object, field: Any, value: Any) -> None:
+    deadlines.check_seconds(value, field.name, least="more than 0")
+
+
+def _bytes(_self: object, field: Any, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise errors.InvalidValue.expecting("more than 0", errors.shown(value, 60)).at(field.name)
 
 
 def _affinity(_self: object, _field: object, value: Any) -> None:
@@ -62,19 +71,19 @@ class Settings:
     queue: int = attrs.field(default=100, validator=_count(0))
     """Calls that may wait; more are refused with `PoolSaturated`."""
 
-    timeout: float = attrs.field(default=600.0, validator=_positive)
+    timeout: float = attrs.field(default=600.0, validator=_seconds)
     """What a call may take that has no deadline of its own, in the queue and in the worker."""
 
-    start: float = attrs.field(default=30.0, validator=_positive)
+    start: float = attrs.field(default=30.0, validator=_seconds)
     """What a worker may take until it is ready."""
 
-    patience: float = attrs.field(default=0.5, validator=_positive)
+    patience: float = attrs.field(default=0.5, validator=_seconds)
     """What a program may take to end after it was cancelled, before its worker is ended."""
 
-    grace: float = attrs.field(default=2.0, validator=_positive)
+    grace: float = attrs.field(default=2.0, validator=_seconds)
     """What a worker may take to end after SIGTERM, before SIGKILL."""
 
-    heartbeat: float = attrs.field(default=2.0, validator=_positive)
+    heartbeat: float = attrs.field(default=2.0, validator=_seconds)
     """Between two heartbeats."""
 
     misses: int = attrs.field(default=3, validator=_count(1))
@@ -83,12 +92,12 @@ class Settings:
     restarts: int = attrs.field(default=5, validator=_count(1))
     """Starts that may fail within *window*, before a slot is given up."""
 
-    window: float = attrs.field(default=30.0, validator=_positive)
+    window: float = attrs.field(default=30.0, validator=_seconds)
 
     recycle_calls: int = attrs.field(default=1_000, validator=_count(1))
     """Calls after which a worker is replaced; 10 % more or less, so that not all are at once."""
 
-    recycle_bytes: float = attrs.field(default=float("inf"), validator=_positive)
+    recycle_bytes: float = attrs.field(default=float("inf"), validator=_bytes)
     """Memory above which a worker is replaced before it gets another call."""
 
     attempts: int = attrs.field(default=5, validator=_count(1))

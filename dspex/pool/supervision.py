@@ -41,7 +41,7 @@ class Supervisor(ABC):
         self._slots = {index: Slot(index) for index in range(settings.workers)}
         self._spares = [Slot(-1 - index) for index in range(settings.spares)]
         self._former: list[Slot] = []
-        """Slots that there are no more, until their workers have left."""
+        """Slots that were given up, until their workers have left."""
         self._ids = count(1)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._wakes = 0.0
@@ -94,17 +94,21 @@ class Supervisor(ABC):
         slots = (*self._slots.values(), *self._spares, *self._former)
         return [member for slot in slots for member in slot.all]
 
+    def _wanted(self, slot: Slot) -> bool:
+        """Whether *slot* is to have a worker: a resize may have given it up since."""
+        return not self._closing and (slot.index < 0 or self._slots.get(slot.index) is slot)
+
     # ---- starting ----------------------------------------------------------------------------------
 
     def _start_locked(self, slot: Slot, wait: float = 0.0) -> None:
-        if not (slot.due or slot.coming is not None or self._closing):
+        if not slot.due and slot.coming is None and self._wanted(slot):
             slot.due = True
             self._at(_now() + wait, lambda: self._begin_start(slot))
 
     def _begin_start(self, slot: Slot) -> None:
         with self._lock:
             slot.due = False
-            if self._closing or slot.coming is not None or slot in self._former:
+            if slot.coming is not None or not self._wanted(slot):
                 return
         self.tally.started += 1
         try:
@@ -117,9 +121,9 @@ class Supervisor(ABC):
             return
         with self._lock:
             slot.coming = member
-            unwanted = self._closing or slot in self._former
+            wanted = self._wanted(slot)
             self._at(_now() + self.settings.start, lambda: self._start_over(member))
-        if unwanted:  # since a moment ago
+        if not wanted:  # since a moment ago
             member.kill(now=True)
 
     def _start_over(self, member: Member) -> None:
@@ -135,6 +139,8 @@ class Supervisor(ABC):
             member.pid = pid
             slot = member.slot
             if member.state is not State.STARTING or slot.coming is not member:
+                return
+            if not self._wanted(slot):  # and it is being ended
                 return
             member.state = State.READY
             slot.failures.clear()
@@ -172,6 +178,8 @@ class Supervisor(ABC):
             self._feed_locked(member)
 
     def _failed_start_locked(self, slot: Slot, how: str, cause: Exception | None) -> list[Call]:
+        if not self._wanted(slot):
+            return []
         settings = self.settings
         now = _now()
         slot.failures.append(now)
@@ -191,7 +199,7 @@ class Supervisor(ABC):
 
     def _refuse(self, calls: list[Call], slot: Slot) -> None:
         for call in calls:
-            self.tally.failed += call.end(error=slot.failure)
+            self.tally.failed += call.end(error=slot.refusal)
 
     # ---- ending ------------------------------------------------------------------------------------
 
@@ -243,7 +251,7 @@ class Supervisor(ABC):
                 self._recycling = None
                 self.tally.recycled += 1
             refused: list[Call] = []
-            if state is State.STARTING and not self._closing:
+            if state is State.STARTING:
                 why = member.failure or member.why or how
                 told = f"cannot start: {why}" if member.failure or member.why else f"{how} while it started"
                 refused = self._failed_start_locked(slot, told, member.failure)
@@ -263,8 +271,6 @@ class Supervisor(ABC):
 
     def _vacated_locked(self, slot: Slot) -> None:
         """The worker of *slot* is no more: the next one, please."""
-        if slot in self._former:
-            return
         if slot.index >= 0:
             self._step_in_locked()
         if slot.member is None:

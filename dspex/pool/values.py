@@ -43,6 +43,10 @@ class _Refused(Exception):
         self.expected, self.given, self.path = expected, given, ""
 
 
+class _TooDeep(Exception):
+    """There is no end of lists in lists."""
+
+
 class Values:
     """Turns the values of one program's calls into bytes and back."""
 
@@ -60,6 +64,10 @@ class Values:
         """
         try:
             return _encode(value if type(value) in _AS_IS else self._plain(value, 0))
+        except _TooDeep:
+            raise errors.LimitExceeded(
+                f"{where} is nested deeper than {DEPTH} levels; that is the limit.", limit=DEPTH
+            ) from None
         except _Refused as refused:
             raise errors.InvalidValue.expecting(refused.expected, refused.given).at(
                 where + refused.path
@@ -85,16 +93,14 @@ class Values:
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
             if isinstance(error, errors.DspexError):
                 raise
-            raise errors.InvalidValue.expecting(
-                f"a value in MessagePack ({error})", f"{len(data)} bytes"
-            ) from None
+            raise errors.InvalidValue.expecting(f"in MessagePack ({error})", f"{len(data)} bytes") from None
 
     # ---- out ---------------------------------------------------------------------------------------
 
     def _plain(self, value: Any, depth: int) -> Any:
         kind = type(value)
         if depth > DEPTH:
-            raise errors.LimitExceeded(f"a value is nested deeper than {DEPTH} levels.", limit=DEPTH)
+            raise _TooDeep
         if kind is list:
             return self._items(value, depth + 1)
         if kind is tuple:

@@ -278,7 +278,8 @@ class Grandchild(Program):
     def forward(self, hang: bool = False) -> int:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         if hang:
-            print(f"grandchild {child.pid}", flush=True)  # noqa: T201
+            sys.stdout.write(f"grandchild {child.pid}\n")
+            sys.stdout.flush()
             re.match(r"(a+)+$", "a" * 64 + "b")
         return child.pid
 

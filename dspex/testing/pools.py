@@ -300,6 +300,19 @@ class PoolContract(PoolCalls):
         with pytest.raises(UnknownTool, match="Did you mean 'search'"):
             those.Asking.run("serch", "x", session=session, pool=one)
 
+    # ---- more and fewer workers --------------------------------------------------------------------
+
+    def test_a_call_ends_whose_worker_goes_while_another_one_comes_in_its_place(self, make: Any) -> None:
+        pool = make(workers=2, affinity="none")
+        calls = [pool.submit(those.Where, 1.0) for _ in range(2)]
+        eventually(lambda: all(call.running() for call in calls), "both run")
+        pool.resize(1)
+        pool.resize(2)
+        pool.wait_ready(60)
+        assert len({call.result(60)[0] for call in calls}) == 2
+        eventually(lambda: len(pool.stats().workers) == 2, "one has left")
+        assert (pool.stats().tally.started, pool.stats().tally.lost) == (3, 0)
+
     # ---- the end -----------------------------------------------------------------------------------
 
     def test_drain_loses_nothing(self, make: Any) -> None:

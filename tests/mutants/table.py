@@ -594,6 +594,14 @@ MUTANTS = (
         f"{FORKS}::test_workers_find_what_has_changed_since_the_first_was_started",
     ),
     Mutant(
+        "successor-of-nobody",
+        "a worker that was not wanted any more is followed by one that nobody ends",
+        f"{POOL}/supervision.py",
+        "        return not self._closing and (slot.index < 0 or self._slots.get(slot.index) is slot)\n",
+        "        return not self._closing\n",
+        "tests/pool/test_resizing.py::test_a_worker_that_starts_and_is_not_wanted_has_no_successor",
+    ),
+    Mutant(
         "deaf-supervisor",
         "heartbeats that are missed do not count",
         f"{POOL}/supervision.py",

@@ -51,7 +51,8 @@ def test_a_setting_that_there_is_not_is_named_with_the_near_one():
     ("settings", "sentence"),
     [
         ({"workers": 0}, r"^workers must be an integer from 1 \(got 0\)"),
-        ({"patience": -1.0}, r"^patience must be more than 0 \(got -1\.0\)"),
+        ({"patience": -1.0}, r"^patience must be more than 0 seconds \(got -1\.0\)"),
+        ({"recycle_bytes": 0}, r"^recycle_bytes must be more than 0 \(got 0\)"),
         ({"affinity": "strikt"}, r"^affinity must be one of .* Did you mean 'strict'\? \(got 'strikt'\)"),
     ],
 )
@@ -304,7 +305,7 @@ def test_a_bar_needs_the_extra(shared, monkeypatch):
 
 
 def test_a_pool_has_one_worker_at_least(shared, eventually):
-    with pytest.raises(InvalidValue, match=r"^workers must be at least 1 \(got 0\)"):
+    with pytest.raises(InvalidValue, match=r"^workers must be an integer from 1 \(got 0\)"):
         shared.resize(0)
     eventually(lambda: shared.stats().ready == 2, "both are there")
 
@@ -337,6 +338,14 @@ def test_a_worker_is_replaced_where_the_system_does_not_tell_that_it_has_ended(p
         workers.submit(those.Dying, "exit").result(30)
     assert those.Where.run(pool=workers)[0] != before
     assert workers.stats().tally.lost == 1
+
+
+def test_closing_takes_no_longer_where_the_system_does_not_tell_that_a_worker_has_ended(pool, monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    workers = pool(workers=2, heartbeat=600, grace=600)
+    start = time.monotonic()
+    workers.close()
+    assert time.monotonic() - start < 10
 
 
 FRAGILE = """

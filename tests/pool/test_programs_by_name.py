@@ -43,7 +43,7 @@ def test_one_program_or_many_are_named_once_each():
     ("name", "sentence"),
     [
         (f"{HERE}:Ecko", f"^module {HERE} has no Ecko. Did you mean 'Echo'"),
-        (f"{HERE}:Mood", f"^{HERE}:Mood is no Program"),
+        (f"{HERE}:Mood", f"^{HERE}:Mood must be a Program "),
         ("dspex.nowhere:Echo", "^dspex.nowhere:Echo cannot be imported: No module named 'dspex.nowhere'"),
     ],
 )

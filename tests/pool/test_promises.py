@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import wait
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,7 @@ def test_killed_workers_fail_no_more_calls_than_there_were_kills(
     thread.join()
     failed = [call for call in running if call.exception() is not None]
     assert {type(call.exception()) for call in failed} <= {WorkerLost}
+    report(f"{len(killed)} workers killed; {len(failed)} of {calls} calls failed")
     assert len(failed) <= len(killed)
     assert len(killed) > kills // 2
     begun = [line.split()[1] for line in ledger.read_text().splitlines() if line.startswith("begin")]
@@ -144,19 +146,23 @@ if sys.argv[1] == "busy":
     calls = [pool.submit(those.Slow, 600) for _ in range(2)] + [pool.submit(those.Grandchild, True)]
     while not all(call.running() for call in calls):
         time.sleep(0.001)
-    print("workers", *workers, flush=True)
+    sys.stdout.write(f"workers {' '.join(map(str, workers))}\\n")  # at once: two processes write lines there
+    sys.stdout.flush()
 time.sleep(600)
 """
 
 
 @either
 @pytest.mark.timeout(900)
-def test_a_killed_parent_leaves_nobody(start_method, eventually):
+def test_a_killed_parent_leaves_nobody(start_method, dice, eventually):
     slowest = 0.0
     for _ in range(times(200, 60)):
-        before = running()
+        mark = f"DSPEX_TEST_MARK={dice.random()}"
         parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT, "busy", start_method], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", PARENT, "busy", start_method],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **dict([mark.split("=")])},
         )
         workers, grandchild = [], None
         while not (workers and grandchild):
@@ -173,50 +179,42 @@ def test_a_killed_parent_leaves_nobody(start_method, eventually):
         eventually(
             lambda pgids=workers: not any(map(group_members, pgids)), "all of its groups have ended", 3.0
         )
-        eventually(lambda before=before: not orphans(before), "nothing else is left", 3.0)
+        eventually(lambda mark=mark: not marked(mark), "nothing else is left", 3.0)
         slowest = max(slowest, time.monotonic() - start)
     report(f"the slowest was gone after {slowest:.3f} s")
-
-
-def running():
-    """The numbers of all processes."""
-    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
 
 
 @either
 @pytest.mark.timeout(300)
 def test_a_parent_that_is_killed_while_workers_start_leaves_nobody(start_method, dice, eventually):
-    for _ in range(times(100, 16)):
-        before = running()
+    slowest = 0.0
+    for _ in range(times(100, 10)):
+        mark = f"DSPEX_TEST_MARK={dice.random()}"
         parent = subprocess.Popen(
             [sys.executable, "-c", PARENT, "starting", start_method],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "DSPEX_TEST_MARK": str(dice.random())},
+            env={**os.environ, **dict([mark.split("=")])},
         )
         parent.stdout.readline()
         pause = threading.Event()
         pause.wait(dice.uniform(0.0, 0.4))
         parent.kill()
+        start = time.monotonic()
         parent.wait()
         parent.stdout.close()
-        mark = f"parent-{parent.pid}"
-        eventually(lambda before=before: not orphans(before), f"no worker of {mark} is left", SLACK * 3.0)
+        eventually(lambda mark=mark: not marked(mark), "no worker is left", SLACK * 3.0)
+        slowest = max(slowest, time.monotonic() - start)
+    report(f"the slowest was gone after {slowest:.3f} s")
 
 
-def orphans(before):
-    """Workers and fork servers that are nobody's child any more."""
+def marked(mark):
+    """The living processes that have *mark* in their environment, whoever started them."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
-        if int(path.name) in before:
-            continue
-        try:
-            command = (path / "cmdline").read_bytes()
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if re.search(rb"dspex\.pool\.(worker|forkserver)", command) and parent == 1:
-            found.append(int(path.name))
+        with suppress(OSError):
+            if mark.encode() in (path / "environ").read_bytes().split(b"\0"):
+                found.append(int(path.name))
     return found
 
 
@@ -276,12 +274,15 @@ def test_nothing_is_begun_after_its_deadline_and_who_waits_is_told_in_time(pool,
         if index % 20 == 19:
             wait([call], 0.0002)
     assert not wait(calls, 60).not_done
-    begun = [float(line) for line in ledger.read_text().split()]
-    assert max(begun) <= 0.005, "it was begun after its deadline"  # what reading the clock twice takes here
+    begun = sorted(float(line) for line in ledger.read_text().split())
+    # A worker looks at the clock, then its program does, which may have to wait for others in between.
+    assert begun[int(0.99 * len(begun))] <= 0.005, "calls were begun after their deadlines"
+    assert begun[-1] <= SLACK * 0.1, "a call was begun after its deadline"
     assert {type(call.exception()) for call in calls} <= {type(None), DeadlineExceeded}
     assert len(late) > count // 10
     late.sort()
-    report(f"{len(late)} of {count} late; told {late[-1] * 1e3:.1f} ms after at most")
+    told = f"told {late[len(late) // 2] * 1e3:.1f} ms after, {late[-1] * 1e3:.1f} ms at most"
+    report(f"{len(begun)} of {count} begun, {begun[-1] * 1e3:.1f} ms after the deadline at most; {told}")
     assert late[-1] <= SLACK * 0.1
 
 
@@ -289,33 +290,36 @@ def test_nothing_is_begun_after_its_deadline_and_who_waits_is_told_in_time(pool,
 
 
 @pytest.mark.timeout(200)
-def test_overload_is_refused_and_does_not_grow(pool, eventually):
+def test_ten_times_too_much_is_refused_and_does_not_grow(pool, eventually):
     seconds = 60 if SOAK else 3
     workers = pool(workers=2, affinity="none", queue=100)
-    for _ in range(100):
-        those.Slow.run(0.001, pool=workers)
     start = time.monotonic()
-    for _ in range(50):
-        those.Slow.run(0.01, pool=workers)
-    alone = 50 / (time.monotonic() - start)
+    wait([workers.submit(those.Slow, 0.01) for _ in range(100)])
+    capacity = 100 / (time.monotonic() - start)
     before = resident()
-    refusals, done = [], []
-    end = time.monotonic() + seconds
-    while (now := time.monotonic()) < end:
+    refusals, done, offered = [], [], 0
+    start, pause = time.monotonic(), threading.Event()
+    while (now := time.monotonic()) < start + seconds:
+        if offered >= 10 * capacity * (now - start):
+            pause.wait(0.001)
+            continue
+        offered += 1
         try:
-            workers.submit(those.Slow, 0.01).add_done_callback(lambda _: done.append(1))
+            workers.submit(those.Slow, 0.01).add_done_callback(lambda call: done.append(call.result()))
         except PoolSaturated:
             refusals.append(time.monotonic() - now)
-            wait([], 0.0005) if len(refusals) % 50 else threading.Event().wait(0.0005)
     goodput = len(done) / seconds
     refusals.sort()
     p99 = refusals[int(0.99 * len(refusals))]
-    report(f"refused {len(refusals)}, p99 {p99 * 1e3:.2f} ms; {goodput:.0f}/s, alone {alone:.0f}/s")
-    assert len(refusals) > 10 * len(done)
+    report(
+        f"{goodput:.0f}/s of {capacity:.0f}/s; refused {len(refusals)} of {offered}, p99 {p99 * 1e3:.2f} ms"
+    )
+    assert len(refusals) > 5 * len(done)
     assert p99 <= SLACK * 0.05
     assert resident() - before <= 50 * 2**20
-    assert goodput >= 0.8 * alone / SLACK
+    assert goodput >= 0.8 * capacity / SLACK
     eventually(lambda: workers.stats().queued == 0, "back to normal", SLACK * 5.0)
+    assert set(done) == {"slept"}
 
 
 def resident():
@@ -405,6 +409,7 @@ def test_a_drained_pool_loses_nothing(tmp_path):
         assert (0, "") == (parent.returncode, errors)
         assert time.monotonic() - start < 11
         assert len(re.findall("^end", ledger.read_text(), re.MULTILINE)) == 50
+    report(f"{turn + 1} pools drained")
 
 
 # ---- P10: leaks --------------------------------------------------------------------------------------------

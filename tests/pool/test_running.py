@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import pytest
 
@@ -65,6 +66,24 @@ def test_what_comes_too_late_is_not_begun(running, tmp_path):
     assert raised.value.started is False
 
 
+def test_what_became_too_late_while_its_session_was_found_is_not_begun(running, served, monkeypatch):
+    store, address = served
+    found = running._found
+    end = time.monotonic() + 0.05
+
+    def late(wanted):
+        session = found(wanted)
+        while time.monotonic() < end:
+            pass
+        return session
+
+    monkeypatch.setattr(running, "_found", late)
+    with Session("s", store=store) as session:
+        late_order = order(those.Setting, 0.5, session=at(address, session), deadline=end)
+        with pytest.raises(DeadlineExceeded, match="Setting was not started: its time was over"):
+            running.run(late_order)
+
+
 def test_what_was_cancelled_before_it_came_is_not_begun(running):
     interrupts = []
     running.cancel(1, lambda: interrupts.append(1))
@@ -72,6 +91,15 @@ def test_what_was_cancelled_before_it_came_is_not_begun(running):
         running.run(order(those.Echo))
     assert (interrupts, running.interrupted) == ([], False)
     assert output(those.Echo, running.run(order(those.Echo))) == [[], {}]
+
+
+def test_what_was_cancelled_too_late_is_forgotten(running):
+    for number in range(1, 20):
+        running.run(order(those.Echo, number=number))
+        running.cancel(number, lambda: pytest.fail("nothing runs"))
+    assert len(running._unwanted) == 1
+    assert output(those.Echo, running.run(order(those.Echo, number=20))) == [[], {}]
+    assert not running._unwanted
 
 
 def test_a_stream_sends_its_pieces_while_there_is_room(running, ends):

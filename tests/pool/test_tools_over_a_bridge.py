@@ -126,6 +126,6 @@ def test_the_end_of_a_call_ends_the_streams_that_it_has_open(there, lines, ended
 def test_who_called_without_a_session_offers_no_tools():
     counter = Counter(None)
     assert PLAIN.unpack(counter.answer("tools")) == []
-    with pytest.raises(UnknownTool, match="there is no tool 'half' here") as raised:
+    with pytest.raises(UnknownTool, match="a run without a session has no tool 'half'") as raised:
         counter.answer("call", "half", PLAIN.pack({"number": 1}, ""))
     assert raised.value.name == "half"
