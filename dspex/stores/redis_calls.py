@@ -18,6 +18,10 @@ __all__ = ["Call", "Calls", "refusal"]
 LATER = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"})
 """Refusals that are over when the server is itself again."""
 
+BRIEF = 0.001
+"""Seconds for which what is published may wait while this process waits for an answer of the same server. The
+hint of its own commit comes with that, and to wake a thread for it delays those whom it concerns."""
+
 REASONS = {
     "OOM": "is full: it has no memory for a commit (maxmemory). Reads go on",
     "MISCONF": "does not take commits because it cannot save them to its disk. Reads go on",
@@ -65,7 +69,8 @@ class Calls:
         self._turns: Turns[Call] = Turns(self._work)
         self._wire: Wire | None = None
         self._wait = _wait_for(peer)
-        self._connects = 0
+        self._brief = False
+        """Whether the last answer came so soon that nobody needs to hear meanwhile."""
 
     def call(
         self,
@@ -169,7 +174,6 @@ class Calls:
             job.lost = "waiting for others"
             due = max(due, job.due)
         todo = [job for job in jobs if job.due > now]
-        read = 0
         wire = self._wire
         try:
             if not todo:
@@ -177,42 +181,50 @@ class Calls:
             left = due - now
             if wire is None:
                 wire = self._wire = self._peer.connect(left)
-                self._connects += 1
             deadline = self._peer.location.timing.deadline
             short = left < 0.9 * deadline
             if short:
                 wire.sock.settimeout(left)
-            wait = self._wait if any(job.durable for job in todo) else b""
-            for job in todo:
-                job.reply = MAYBE
-            wire.send(b"".join([job.data for job in todo]) + wait if len(todo) > 1 or wait else todo[0].data)
-            for job in todo:
-                reply = wire.read()
-                while type(reply) is Push:
-                    reply = wire.read()
-                job.reply, job.lost = reply, None
-                read += 1
-                if job.settle is not None and type(reply) is bytes:
-                    job.settle(job)
-            if wait:
-                self._waited(wire.read(), todo)
+            self._exchange(wire, todo)
             if short:
                 wire.sock.settimeout(deadline)
         except Lost as error:
             self._forget()
-            for job in todo[read:]:
-                job.lost = str(error)
-            if wire is not None and wait_lost(todo, read, self._wait):
-                _unsafe(todo)
+            missing = _without_answer(todo, str(error))
+            if wire is not None and self._wait and not missing:
+                _unsafe(todo)  # only the answer to the wait for durability is missing
         except errors.DspexError as error:
             for job in jobs:
                 job.error = error
         except BaseException:
             # Half an answer may have been read: what comes next would be taken for the answer of others.
             self._forget()
-            for job in todo[read:]:
-                job.lost = "interrupted"
+            _without_answer(todo, "interrupted")
             raise
+
+    def _exchange(self, wire: Wire, jobs: list[Call]) -> None:
+        wait = self._wait if any(job.durable for job in jobs) else b""
+        hushed = self._brief and not wait
+        begin = time.monotonic()
+        if hushed:
+            self._peer.ear.hush()
+        try:
+            for job in jobs:
+                job.reply = MAYBE
+            wire.send(b"".join([job.data for job in jobs]) + wait if len(jobs) > 1 or wait else jobs[0].data)
+            for job in jobs:
+                reply = wire.read()
+                while type(reply) is Push:
+                    reply = wire.read()
+                job.reply, job.lost = reply, None
+                if job.settle is not None and type(reply) is bytes:
+                    job.settle(job)
+            if wait:
+                self._waited(wire.read(), jobs)
+        finally:
+            self._brief = time.monotonic() - begin < BRIEF
+            if hushed:
+                self._peer.ear.listen()
 
     def _waited(self, reply: Any, jobs: list[Call]) -> None:
         level = self._peer.location.durability
@@ -260,9 +272,12 @@ def again(data: bytes, op: str) -> bytes:
     return data.replace(first, more, 1) if op else data
 
 
-def wait_lost(jobs: list[Call], read: int, wait: bytes) -> bool:
-    """Whether only the answer to the wait for durability is missing."""
-    return bool(wait) and read == len(jobs)
+def _without_answer(jobs: list[Call], why: str) -> int:
+    """Say of those without an answer why; how many they are."""
+    missing = [job for job in jobs if job.lost is not None]
+    for job in missing:
+        job.lost = why
+    return len(missing)
 
 
 def _unsafe(jobs: list[Call]) -> None:

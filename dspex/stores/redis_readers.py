@@ -7,6 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from dspex.stores.redis_ear import Ear
+
 if TYPE_CHECKING:
     from dspex.stores.redis_copy import RedisCopy
 
@@ -17,10 +19,10 @@ _log = logging.getLogger("dspex.redis")
 
 class Readers:
     """
-    Threads of which one reads.
+    Threads that wait for what comes, of which one at a time reads.
 
-    It applies what comes and runs the callbacks itself, as a change of threads costs more than all else;
-    while it does, another one reads on. So a callback may wait, and call.
+    It applies what has come, gives back the turn, and runs the callbacks itself, as a change of threads costs
+    more than all else. Another one waits meanwhile, and reads what comes next: a callback may wait, and call.
     """
 
     closed: bool
@@ -30,37 +32,36 @@ class Readers:
         """No thread runs."""
         self.guard = threading.RLock()
         self.closed = False
+        self.ear = Ear()
         self._stop = threading.Event()
-        self._turn = threading.Lock()
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
+        self._waiting = 0
+        """Threads that wait or read."""
         self._untold: deque[RedisCopy] = deque()
         """Whose callbacks are to be run: by who has read so, or by the next one if a callback waits."""
-        self._reader = 0
-        """The thread that reads."""
 
     def begin(self) -> None:
         """Called before the first thread starts."""
         raise NotImplementedError
 
-    def _read(self) -> list[RedisCopy] | None:
-        """Read until there are callbacks to run, and say whose; None at the end."""
+    def finish(self) -> None:
+        """Called after the last thread has ended."""
+        raise NotImplementedError
+
+    def _read(self) -> None:
+        """Read until there are callbacks to run, or this is closed."""
         raise NotImplementedError
 
     def _start(self) -> None:
-        while True:
-            with self.guard:
-                if self._threads and not self.closed:
-                    return
-                ending = list(self._threads)
-                if not ending:
-                    self.closed = False
-                    self._stop.clear()
-                    self.begin()
-                    self._spawn()
-                    return
-            for thread in ending:
-                thread.join(5)
+        with self.guard:
+            if self._threads and not self.closed:
+                return
+            self.closed = False
+            self._stop.clear()
+            self.ear.open()
+            self.begin()
+            if not self._waiting:
+                self._spawn()
 
     def _spawn(self) -> None:
         thread = threading.Thread(target=self._work, name="dspex-redis", daemon=True)
@@ -71,31 +72,28 @@ class Readers:
         try:
             while True:
                 with self.guard:
-                    if self._idle > 1:  # two: one of them may have been given the turn, and not run yet
+                    if self.closed or self._waiting > 1:
                         return
-                    self._idle += 1
-                self._turn.acquire()
-                with self.guard:
-                    self._idle -= 1
-                if not self._untold:
-                    self._reader = threading.get_ident()
-                    todo = self._read()
-                    self._reader = 0
-                    if todo is None:
-                        self._turn.release()
-                        return
-                    self._untold.extend(todo)
-                ledger = self._next()
-                with self.guard:
-                    if not self._idle:
-                        self._spawn()
-                self._turn.release()
-                while ledger is not None:
+                    self._waiting += 1
+                try:
+                    self._read()
+                finally:
+                    with self.guard:
+                        self._waiting -= 1
+                        if self._untold and not self._waiting:
+                            self._spawn()
+                if len(self._untold) > 1:  # the first one's callback may wait
+                    self.ear.wake()
+                while (ledger := self._next()) is not None:
                     self._drain(ledger)
-                    ledger = self._next()
         finally:
             with self.guard:
                 self._threads.discard(threading.current_thread())
+                if not self._threads:
+                    self.finish()
+                    self.ear.close()
+                else:
+                    self.ear.wake()  # if this has ended, the next one ends
 
     def _next(self) -> RedisCopy | None:
         try:
