@@ -18,9 +18,8 @@ __all__ = ["Call", "Calls", "refusal"]
 LATER = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"})
 """Refusals that are over when the server is itself again."""
 
-BRIEF = 0.001
-"""Seconds for which what is published may wait while this process waits for an answer of the same server. The
-hint of its own commit comes with that, and to wake a thread for it delays those whom it concerns."""
+BRIEF = 0.005
+"""Seconds within which the last answer must have come for the next one to be awaited where hints come."""
 
 REASONS = {
     "OOM": "is full: it has no memory for a commit (maxmemory). Reads go on",
@@ -33,7 +32,7 @@ REASONS = {
 class Call(Job):
     """One command."""
 
-    __slots__ = ("data", "due", "durable", "lost", "reply", "settle", "unsafe")
+    __slots__ = ("data", "due", "durable", "lost", "near", "reply", "settle", "unsafe")
 
     def __init__(
         self,
@@ -42,6 +41,7 @@ class Call(Job):
         settle: Callable[[Call], object] | None = None,
         *,
         durable: bool = False,
+        near: bool = False,
     ) -> None:
         super().__init__()
         self.data = data
@@ -50,6 +50,8 @@ class Call(Job):
         """Called with the reply, in the order of replies."""
         self.durable = durable
         """Whether it changes something that is to be kept."""
+        self.near = near
+        """Whether its answer may come where hints come."""
         self.reply: Any = None
         self.lost: str | None = None
         """Why there is no reply."""
@@ -78,6 +80,7 @@ class Calls:
         settle: Callable[[Call], object] | None = None,
         *,
         durable: bool = False,
+        near: bool = False,
         op: str = "",
     ) -> Any:
         """
@@ -91,7 +94,7 @@ class Calls:
         pause = timing.backoff[0]
         sent = installed = False
         while True:
-            job = Call(data, due, settle, durable=durable)
+            job = Call(data, due, settle, durable=durable, near=near)
             self._turns.do(job)
             if job.error is not None:
                 raise job.error
@@ -174,18 +177,21 @@ class Calls:
             job.lost = "waiting for others"
             due = max(due, job.due)
         todo = [job for job in jobs if job.due > now]
-        wire = self._wire
+        wire: Wire | None = None
         try:
             if not todo:
                 return
             left = due - now
-            if wire is None:
-                wire = self._wire = self._peer.connect(left)
             deadline = self._peer.location.timing.deadline
             short = left < 0.9 * deadline
+            if self._brief and not short and self._lent(todo):
+                return
+            wire = self._wire
+            if wire is None:
+                wire = self._wire = self._peer.connect(left)
             if short:
                 wire.sock.settimeout(left)
-            self._exchange(wire, todo)
+            self._exchange(wire, todo, self._wait if any(job.durable for job in todo) else b"")
             if short:
                 wire.sock.settimeout(deadline)
         except Lost as error:
@@ -202,29 +208,44 @@ class Calls:
             _without_answer(todo, "interrupted")
             raise
 
-    def _exchange(self, wire: Wire, jobs: list[Call]) -> None:
-        wait = self._wait if any(job.durable for job in jobs) else b""
-        hushed = self._brief and not wait
-        begin = time.monotonic()
-        if hushed:
-            self._peer.ear.hush()
+    def _lent(self, jobs: list[Call]) -> bool:
+        """
+        Send *jobs* on the connection that hears, if they may go there and it is at rest; whether that is so.
+
+        The hints of their own commits come with their answers then, and no thread is woken for them. What
+        else comes is heard here. An answer that comes late would keep the callbacks of others' commits back.
+        """
+        peer = self._peer
+        wire = peer.lend() if all(job.near and not job.durable for job in jobs) else None
+        if wire is None:
+            return False
+        lost: str | None = "interrupted"
         try:
-            for job in jobs:
-                job.reply = MAYBE
-            wire.send(b"".join([job.data for job in jobs]) + wait if len(jobs) > 1 or wait else jobs[0].data)
-            for job in jobs:
-                reply = wire.read()
-                while type(reply) is Push:
-                    reply = wire.read()
-                job.reply, job.lost = reply, None
-                if job.settle is not None and type(reply) is bytes:
-                    job.settle(job)
-            if wait:
-                self._waited(wire.read(), jobs)
+            self._exchange(wire, jobs)
+            lost = None
+        except Lost as error:
+            lost = str(error)
+            _without_answer(jobs, lost)
         finally:
-            self._brief = time.monotonic() - begin < BRIEF
-            if hushed:
-                self._peer.ear.listen()
+            peer.give_back(wire, lost)
+        return True
+
+    def _exchange(self, wire: Wire, jobs: list[Call], wait: bytes = b"") -> None:
+        begin = time.monotonic()
+        for job in jobs:
+            job.reply = MAYBE
+        wire.send(b"".join([job.data for job in jobs]) + wait if len(jobs) > 1 or wait else jobs[0].data)
+        for job in jobs:
+            reply = wire.read()
+            while type(reply) is Push:
+                self._peer.overhear(reply)
+                reply = wire.read()
+            job.reply, job.lost = reply, None
+            if job.settle is not None and type(reply) is bytes:
+                job.settle(job)
+        if wait:
+            self._waited(wire.read(), jobs)
+        self._brief = time.monotonic() - begin < BRIEF
 
     def _waited(self, reply: Any, jobs: list[Call]) -> None:
         level = self._peer.location.durability

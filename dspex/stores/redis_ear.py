@@ -18,12 +18,14 @@ class Ear:
     A socket that any number of threads wait at.
 
     On Linux the system wakes one of them, and no other one until that one has given back its turn: it can do
-    so and go on with what it has read, and no change of threads is needed while nothing more comes. Who asks
-    for an answer on another connection can be left alone for so long. Elsewhere they wait one after another.
+    so and go on with what it has read, and no change of threads is needed while nothing more comes. Another
+    thread may borrow the turn, and read itself. Elsewhere they wait one after another, and nobody can borrow.
     """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._wanted = False
+        """Whether somebody who waited here wants the turn that another one has."""
         self._yields = hasattr(select, "epoll")
         self._poll: Any = None
         self._socket: socket.socket | None = None
@@ -60,8 +62,18 @@ class Ear:
     # ---- with the turn ------------------------------------------------------------------------------
 
     def take(self) -> None:
-        """Wait for the turn, and for nothing else."""
-        self._turn.acquire()
+        """Take the turn without waiting for anything to read."""
+        if not self._turn.acquire(blocking=False):
+            self._wanted = True
+            self._turn.acquire()
+            self._wanted = False
+
+    def borrow(self) -> bool:
+        """Take the turn unless another one has it or wants it, and have nobody woken; whether it is ours."""
+        if self._wanted or not self._turn.acquire(blocking=False):
+            return False
+        self._listen(0)
+        return True
 
     def hear(self, heard: socket.socket) -> None:
         """Wait at *heard* from now on."""
@@ -78,8 +90,7 @@ class Ear:
 
     def give(self) -> None:
         """Give back the turn: from now on another one is woken."""
-        if self._yields:
-            self.listen()
+        self._listen(ONCE)
         self._turn.release()
 
     # ---- without ------------------------------------------------------------------------------------
@@ -88,9 +99,9 @@ class Ear:
         """Wait so long, at most, then for the turn; whether there is something to read."""
         if self._yields:
             ready = self._poll.poll(seconds)
-            self._turn.acquire()
+            self.take()
         else:
-            self._turn.acquire()
+            self.take()
             try:
                 ready = self._poll.poll(1000 * seconds)
             except BaseException:
@@ -114,14 +125,8 @@ class Ear:
             with suppress(OSError):
                 far.send(b"\0")
 
-    def hush(self) -> None:
-        """Wake nobody for what comes until somebody says `listen`, or a wait is over."""
-        if self._socket is not None and self._yields:
+    def _listen(self, events: int) -> None:
+        poll = self._poll
+        if poll is not None and self._socket is not None and self._yields:
             with suppress(OSError, ValueError):
-                self._poll.modify(self._file, 0)
-
-    def listen(self) -> None:
-        """Wake somebody for what comes, or has come."""
-        if self._socket is not None and self._yields:
-            with suppress(OSError, ValueError):
-                self._poll.modify(self._file, ONCE)
+                poll.modify(self._file, events)

@@ -14,6 +14,7 @@ from dspex import errors
 from dspex.stores.redis_calls import LATER, Calls, refusal
 from dspex.stores.redis_names import new_origin
 from dspex.stores.redis_readers import Readers
+from dspex.stores.redis_records import pairs
 from dspex.stores.redis_wire import MISSING, Address, Lost, Push, Refused, Wire, frame
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ class Peer(Readers):
         """By which it knows what it has published itself."""
         self.origin_argument = b"$%d\r\n%b\r\n" % (len(self.origin), self.origin)
         self.reset_threads()
-        self._reader = 0
-        """The thread that has the turn."""
         self.error: errors.DspexError | None = None
         """Why there will never be a connection."""
         self.live = False
@@ -79,6 +78,12 @@ class Peer(Readers):
         self._left = time.monotonic()
         self._attempts = 0
         self._why = ""
+
+    @property
+    def lends(self) -> bool:
+        """Whether nothing is awaited on the connection that hears, and a call has as long there."""
+        resting = not (self._expected or self._outgoing or self._overheard)
+        return self.live and resting and self.silence <= self.location.timing.deadline
 
     @property
     def durable(self) -> bool:
@@ -121,7 +126,9 @@ class Peer(Readers):
         self._due = 0.0
 
     def finish(self) -> None:
+        self.ear.take()  # from who has borrowed it
         self._lost("closed")
+        self.ear.give()
 
     def pause(self, seconds: float) -> None:
         """Wait, unless this ends."""
@@ -212,21 +219,6 @@ class Peer(Readers):
 
     # ---- for who reads ------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        while not (self.closed or self._untold):
-            wire, heard = self._wire, False
-            if wire is None:
-                self.ear.take()
-            else:
-                heard = self.ear.wait(self._patience())
-            self._reader = threading.get_ident()
-            try:
-                # What was heard of a connection that others have given up meanwhile is nothing.
-                self._untold.extend(self._turn(heard=heard and wire is self._wire))
-            finally:
-                self._reader = 0
-                self.ear.give()
-
     def _turn(self, *, heard: bool) -> list[RedisCopy]:
         """Read what there is, if any, and do what is due; whose callbacks are to be run."""
         try:
@@ -253,6 +245,7 @@ class Peer(Readers):
         self.ear.hear(wire.sock)
         self._expected.clear()
         self._outgoing.clear()
+        self._overheard.clear()
         self._polled = None
         self._due = 0.0
         with self.guard:
@@ -294,9 +287,10 @@ class Peer(Readers):
         wire = self._wire
         assert wire is not None
         todo: dict[int, RedisCopy] = {}
-        while heard:
-            wire.receive()
-            while (message := wire.next()) is not MISSING:
+        while heard or self._overheard:
+            if heard:
+                wire.receive()
+            while (message := self._overheard.popleft() if self._overheard else wire.next()) is not MISSING:
                 ledger = self._take(message)
                 if ledger is not None and ledger.told:
                     todo[id(ledger)] = ledger
@@ -364,8 +358,8 @@ class Peer(Readers):
     def _poll(self, now: float) -> None:
         self._polled = now
         self.polls += 1
-        data = [frame(b"ROLE")]
-        expected: list[tuple[str, Handler]] = [("role", self._role)]
+        data = [frame(b"ROLE"), frame(b"PUBSUB", b"SHARDNUMSUB", *self._channels)]
+        expected: list[tuple[str, Handler]] = [("role", self._role), ("audience", self._audience)]
         with self.guard:
             for ledger in self.ledgers.values():
                 data.append(ledger.head_frame)
@@ -377,6 +371,12 @@ class Peer(Readers):
         if not isinstance(reply, list) or reply[0] != b"master":
             self.calls.drop()
             raise Lost("it is a replica now")
+
+    def _audience(self, reply: Any) -> None:
+        counts: dict[bytes, Any] = {} if type(reply) is Refused else pairs(reply)
+        for channel, count in counts.items():
+            if channel in self._channels:
+                self._channels[channel].audience = count
 
     def _answered(self, reply: Any) -> None:
         polled, self._polled = self._polled, None
