@@ -47,6 +47,8 @@ those that hear one after another, and who commits would wait for his turn among
 
 SET, SINCE, CREATE, RENEW = (f"{LIBRARY}_{name}".encode() for name in ("set", "since", "create", "renew"))
 
+HEADLESS = "its head is not 'epoch rev nonce …'"
+
 At = tuple[bytes, int, bytes]
 """Epoch, revision, and the nonce of its commit."""
 
@@ -183,12 +185,15 @@ class RedisCopy(Replica):
         """Whether the newest revision that the server says is that of this copy."""
         if reply is None:
             return False
-        epoch, rev, nonce, declared, _ = reply.split(b" ", 4)
-        return (epoch, int(rev), nonce) == self._at and int(declared) <= len(self._order)
+        try:
+            epoch, rev, nonce, declared, _ = reply.split(b" ", 4)
+            return (epoch, int(rev), nonce) == self._at and int(declared) <= len(self._order)
+        except ValueError:  # what is wrong with it is found when it is asked for
+            return False
 
     def head(self, reply: Any) -> None:
         """Hear the newest revision; in the thread that reads."""
-        if type(reply) is Refused or not self.is_head(reply):
+        if type(reply) is Refused or self.spoilt is not None or not self.is_head(reply):
             self.peer.refresh(self)
 
     def hinted(self, payload: bytes) -> bool:
@@ -256,6 +261,9 @@ class RedisCopy(Replica):
         what = reply[0]
         if what == b"GONE":
             return self._gone(reply[1].decode(), reply[2].decode())
+        if what == b"BROKEN":
+            self.spoil(corrupt(self.id, self.peer.shown, ValueError(HEADLESS)))
+            return None
         if what == b"FORKED":
             epoch, rev, nonce = self._at
             return frame(b"FCALL", RENEW, b"1", self.key, epoch, b"%d" % rev, nonce, new_epoch().encode())
@@ -285,7 +293,7 @@ class RedisCopy(Replica):
             _, session_id, url = moved.split(" ", 2)
             self._fail(refusals.moved(self.id, url, session_id))
             return None
-        if self.epoch and tomb == self.epoch:
+        if self.epoch and tomb in (self.epoch, "?"):
             self._fail(refusals.deleted(self.id))
             return None
         if not self.epoch and not self.create:
@@ -375,7 +383,7 @@ class RedisCopy(Replica):
         Whether it may, when the history is another one, depends on the variables whose version is *expected*.
         """
         what = reply[0]
-        if what in (b"DECLARED", b"GONE"):
+        if what in (b"DECLARED", b"GONE", b"BROKEN"):
             self.catch_up()
             return
         if what == b"FORKED":

@@ -246,7 +246,7 @@ class RedisLedger(RedisCopy):
 
     def _answered(self, function: bytes, argument: bytes) -> Any:
         reply = self._ask(frame(b"FCALL", function, b"1", self.key, argument))
-        while reply[0] == b"GONE":
+        while reply[0] in (b"GONE", b"BROKEN"):
             self.catch_up()
             self.check_alive()
             reply = self._ask(frame(b"FCALL", function, b"1", self.key, argument))
