@@ -190,10 +190,10 @@ class Calls:
             if wire is None:
                 wire = self._wire = self._peer.connect(left)
             if short:
-                wire.sock.settimeout(left)
+                wire.wait_at_most(left)
             self._exchange(wire, todo, self._wait if any(job.durable for job in todo) else b"")
             if short:
-                wire.sock.settimeout(deadline)
+                wire.wait_at_most(deadline)
         except Lost as error:
             self._forget()
             missing = _without_answer(todo, str(error))

@@ -240,7 +240,7 @@ class Peer(Readers):
             self._stop.wait(min(wait, 0.25))
             return False
         wire = self.connect(self.silence)
-        wire.sock.settimeout(self.silence)
+        wire.wait_at_most(self.silence)
         self._wire = wire
         self.ear.hear(wire.sock)
         self._expected.clear()
