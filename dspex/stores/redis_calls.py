@@ -191,7 +191,8 @@ class Calls:
                 wire = self._wire = self._peer.connect(left)
             if short:
                 wire.wait_at_most(left)
-            self._exchange(wire, todo, self._wait if any(job.durable for job in todo) else b"")
+            wait = self._wait if any(job.durable for job in todo) else b""
+            self._exchange(wire, todo, wait)
             if short:
                 wire.wait_at_most(deadline)
         except Lost as error:
