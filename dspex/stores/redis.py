@@ -17,7 +17,7 @@ from dspex.stores.base import Store, check_session_id
 from dspex.stores.redis_ledger import RedisLedger
 from dspex.stores.redis_link import Link
 from dspex.stores.redis_moving import RedisHold, restored
-from dspex.stores.redis_records import KEY
+from dspex.stores.redis_records import KEY, corrupt
 from dspex.stores.redis_url import Location, Timing
 from dspex.stores.redis_wire import LIBRARY, frame
 
@@ -113,8 +113,12 @@ class RedisStore(Store):
             values = KEY % session_id.encode() + b"v"
             head = self.link.ask(values, frame(b"HGET", values, b""))
             if head is not None:
-                epoch, rev, _, count, *_, created = head.decode().split(" ")
-                found.append(SessionInfo(session_id, Revision(epoch, int(rev)), int(count), float(created)))
+                try:
+                    epoch, rev, _, count, *_, created = head.decode().split(" ")
+                    at = Revision(epoch, int(rev))
+                    found.append(SessionInfo(session_id, at, int(count), float(created)))
+                except ValueError as error:
+                    raise corrupt(session_id, self._location.shown, error) from None
         return found
 
     def delete(self, session_id: str) -> None:

@@ -18,6 +18,9 @@ __all__ = ["Call", "Calls", "refusal"]
 LATER = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"})
 """Refusals that are over when the server is itself again."""
 
+BRIEF = 0.005
+"""Seconds within which the last answer must have come for the next one to be awaited where hints come."""
+
 REASONS = {
     "OOM": "is full: it has no memory for a commit (maxmemory). Reads go on",
     "MISCONF": "does not take commits because it cannot save them to its disk. Reads go on",
@@ -29,7 +32,7 @@ REASONS = {
 class Call(Job):
     """One command."""
 
-    __slots__ = ("data", "due", "durable", "lost", "reply", "settle", "unsafe")
+    __slots__ = ("data", "due", "durable", "lost", "near", "reply", "settle", "unsafe")
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Call(Job):
         settle: Callable[[Call], object] | None = None,
         *,
         durable: bool = False,
+        near: bool = False,
     ) -> None:
         super().__init__()
         self.data = data
@@ -46,6 +50,8 @@ class Call(Job):
         """Called with the reply, in the order of replies."""
         self.durable = durable
         """Whether it changes something that is to be kept."""
+        self.near = near
+        """Whether its answer may come where hints come."""
         self.reply: Any = None
         self.lost: str | None = None
         """Why there is no reply."""
@@ -65,7 +71,8 @@ class Calls:
         self._turns: Turns[Call] = Turns(self._work)
         self._wire: Wire | None = None
         self._wait = _wait_for(peer)
-        self._connects = 0
+        self._brief = False
+        """Whether the last answer came so soon that nobody needs to hear meanwhile."""
 
     def call(
         self,
@@ -73,6 +80,7 @@ class Calls:
         settle: Callable[[Call], object] | None = None,
         *,
         durable: bool = False,
+        near: bool = False,
         op: str = "",
     ) -> Any:
         """
@@ -86,7 +94,7 @@ class Calls:
         pause = timing.backoff[0]
         sent = installed = False
         while True:
-            job = Call(data, due, settle, durable=durable)
+            job = Call(data, due, settle, durable=durable, near=near)
             self._turns.do(job)
             if job.error is not None:
                 raise job.error
@@ -169,50 +177,76 @@ class Calls:
             job.lost = "waiting for others"
             due = max(due, job.due)
         todo = [job for job in jobs if job.due > now]
-        read = 0
-        wire = self._wire
+        wire: Wire | None = None
         try:
             if not todo:
                 return
             left = due - now
-            if wire is None:
-                wire = self._wire = self._peer.connect(left)
-                self._connects += 1
             deadline = self._peer.location.timing.deadline
             short = left < 0.9 * deadline
+            if self._brief and not short and self._lent(todo):
+                return
+            wire = self._wire
+            if wire is None:
+                wire = self._wire = self._peer.connect(left)
             if short:
-                wire.sock.settimeout(left)
+                wire.wait_at_most(left)
             wait = self._wait if any(job.durable for job in todo) else b""
-            for job in todo:
-                job.reply = MAYBE
-            wire.send(b"".join([job.data for job in todo]) + wait if len(todo) > 1 or wait else todo[0].data)
-            for job in todo:
-                reply = wire.read()
-                while type(reply) is Push:
-                    reply = wire.read()
-                job.reply, job.lost = reply, None
-                read += 1
-                if job.settle is not None and type(reply) is bytes:
-                    job.settle(job)
-            if wait:
-                self._waited(wire.read(), todo)
+            self._exchange(wire, todo, wait)
             if short:
-                wire.sock.settimeout(deadline)
+                wire.wait_at_most(deadline)
         except Lost as error:
             self._forget()
-            for job in todo[read:]:
-                job.lost = str(error)
-            if wire is not None and wait_lost(todo, read, self._wait):
-                _unsafe(todo)
+            missing = _without_answer(todo, str(error))
+            if wire is not None and self._wait and not missing:
+                _unsafe(todo)  # only the answer to the wait for durability is missing
         except errors.DspexError as error:
             for job in jobs:
                 job.error = error
         except BaseException:
             # Half an answer may have been read: what comes next would be taken for the answer of others.
             self._forget()
-            for job in todo[read:]:
-                job.lost = "interrupted"
+            _without_answer(todo, "interrupted")
             raise
+
+    def _lent(self, jobs: list[Call]) -> bool:
+        """
+        Send *jobs* on the connection that hears, if they may go there and it is at rest; whether that is so.
+
+        The hints of their own commits come with their answers then, and no thread is woken for them. What
+        else comes is heard here. An answer that comes late would keep the callbacks of others' commits back.
+        """
+        peer = self._peer
+        wire = peer.lend() if all(job.near and not job.durable for job in jobs) else None
+        if wire is None:
+            return False
+        lost: str | None = "interrupted"
+        try:
+            self._exchange(wire, jobs)
+            lost = None
+        except Lost as error:
+            lost = str(error)
+            _without_answer(jobs, lost)
+        finally:
+            peer.give_back(wire, lost)
+        return True
+
+    def _exchange(self, wire: Wire, jobs: list[Call], wait: bytes = b"") -> None:
+        begin = time.monotonic()
+        for job in jobs:
+            job.reply = MAYBE
+        wire.send(b"".join([job.data for job in jobs]) + wait if len(jobs) > 1 or wait else jobs[0].data)
+        for job in jobs:
+            reply = wire.read()
+            while type(reply) is Push:
+                self._peer.overhear(reply)
+                reply = wire.read()
+            job.reply, job.lost = reply, None
+            if job.settle is not None and type(reply) is bytes:
+                job.settle(job)
+        if wait:
+            self._waited(wire.read(), jobs)
+        self._brief = time.monotonic() - begin < BRIEF
 
     def _waited(self, reply: Any, jobs: list[Call]) -> None:
         level = self._peer.location.durability
@@ -260,9 +294,12 @@ def again(data: bytes, op: str) -> bytes:
     return data.replace(first, more, 1) if op else data
 
 
-def wait_lost(jobs: list[Call], read: int, wait: bytes) -> bool:
-    """Whether only the answer to the wait for durability is missing."""
-    return bool(wait) and read == len(jobs)
+def _without_answer(jobs: list[Call], why: str) -> int:
+    """Say of those without an answer why; how many they are."""
+    missing = [job for job in jobs if job.lost is not None]
+    for job in missing:
+        job.lost = why
+    return len(missing)
 
 
 def _unsafe(jobs: list[Call]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dspex import errors
 from dspex.changes import Change
-from dspex.commits import Commit, Declaration
+from dspex.commits import Commit
 from dspex.stores import base, refusals
 from dspex.stores.base import new_epoch
 from dspex.stores.claimed import NESTING, Claims, Held
@@ -36,70 +36,23 @@ if TYPE_CHECKING:
     from dspex.stores.redis_calls import Call
     from dspex.stores.redis_peer import Peer
 
-__all__ = ["Made", "RedisCopy"]
+__all__ = ["RedisCopy"]
 
 RECENT = 256
 """Commits that are kept for those who made them and find that they were applied already."""
 
+FEW = 3
+"""How many hear a session at most, where its commits go over the connection that hears: the server writes to
+those that hear one after another, and who commits would wait for his turn among them."""
+
 SET, SINCE, CREATE, RENEW = (f"{LIBRARY}_{name}".encode() for name in ("set", "since", "create", "renew"))
+
+HEADLESS = "its head is not 'epoch rev nonce …'"
 
 At = tuple[bytes, int, bytes]
 """Epoch, revision, and the nonce of its commit."""
 
 NOWHERE: At = (b"", 0, b"0")
-
-
-class Made:
-    """A commit of this process on its way."""
-
-    __slots__ = ("changes", "declare", "epoch", "known", "ledger", "metadata", "nonce", "own")
-
-    def __init__(
-        self,
-        ledger: RedisCopy,
-        own: tuple[tuple[str, Any, str | None], ...],
-        metadata: Mapping[str, Any] | None,
-        nonce: bytes,
-        declare: Sequence[Declaration] = (),
-    ) -> None:
-        self.ledger = ledger
-        self.own = own
-        """What it sets: names, stored values, authors."""
-        self.metadata = metadata
-        self.nonce = nonce
-        self.declare = declare
-        self.known = len(ledger._order)
-        self.epoch = ledger._at[0]
-        self.changes: Sequence[Change] | None = None
-        """What it did, once the copy has it."""
-
-    def settle(self, call: Call) -> None:
-        """Apply the answer, in the order of answers, if the copy has all that was before."""
-        first, stamp, nonce, *versions = call.reply.split(b" ")
-        rev, when, ledger = int(first), float(stamp), self.ledger
-        lock = ledger._lock
-        lock.acquire()
-        try:
-            if self.declare and len(ledger._order) == self.known and ledger._at[0] == self.epoch:
-                ledger.adopt(self.declare)
-                ledger._order += [one.name for one in self.declare]
-            if not versions or rev != ledger.rev + 1 or ledger._at[0] != self.epoch:
-                return
-            live, epoch, metadata = ledger.live, ledger.epoch, self.metadata
-            changes = []
-            for (name, stored, source), version in zip(self.own, versions, strict=True):
-                last = live.get(name)
-                if last is None or last.version + 1 != int(version):
-                    return
-                changes.append(
-                    Change(name, stored, last.version + 1, rev, epoch, source, metadata, when, last.value)
-                )
-            ledger.advance(changes, rev)
-            ledger._at = (self.epoch, rev, nonce)
-            ledger._recent.append((rev, changes))
-            self.changes = changes
-        finally:
-            lock.release()
 
 
 class RedisCopy(Replica):
@@ -119,6 +72,7 @@ class RedisCopy(Replica):
         "_recent",
         "_set_head",
         "asking",
+        "audience",
         "channel",
         "create",
         "head_frame",
@@ -142,6 +96,8 @@ class RedisCopy(Replica):
         self._ready = threading.Event()
         self.asking = False
         """Whether the thread that hears has asked what this copy misses."""
+        self.audience = FEW + 1
+        """How many hear the session, as far as is known."""
         self.create = False
         """Whether the session is made where it is not there."""
         self.resets = 0
@@ -184,7 +140,13 @@ class RedisCopy(Replica):
     ) -> Any:
         for _ in range(8):
             try:
-                return self.peer.calls.call(data, settle, durable=durable and self.peer.durable, op=op)
+                return self.peer.calls.call(
+                    data,
+                    settle,
+                    durable=durable and self.peer.durable,
+                    near=settle is not None and self.audience <= FEW,
+                    op=op,
+                )
             except Refused:
                 if not self.peer.link.moved(self):
                     self.peer.pause(self.peer.location.timing.backoff[0])
@@ -223,12 +185,15 @@ class RedisCopy(Replica):
         """Whether the newest revision that the server says is that of this copy."""
         if reply is None:
             return False
-        epoch, rev, nonce, declared, _ = reply.split(b" ", 4)
-        return (epoch, int(rev), nonce) == self._at and int(declared) <= len(self._order)
+        try:
+            epoch, rev, nonce, declared, _ = reply.split(b" ", 4)
+            return (epoch, int(rev), nonce) == self._at and int(declared) <= len(self._order)
+        except ValueError:  # what is wrong with it is found when it is asked for
+            return False
 
     def head(self, reply: Any) -> None:
         """Hear the newest revision; in the thread that reads."""
-        if type(reply) is Refused or not self.is_head(reply):
+        if type(reply) is Refused or self.spoilt is not None or not self.is_head(reply):
             self.peer.refresh(self)
 
     def hinted(self, payload: bytes) -> bool:
@@ -296,6 +261,9 @@ class RedisCopy(Replica):
         what = reply[0]
         if what == b"GONE":
             return self._gone(reply[1].decode(), reply[2].decode())
+        if what == b"BROKEN":
+            self.spoil(corrupt(self.id, self.peer.shown, ValueError(HEADLESS)))
+            return None
         if what == b"FORKED":
             epoch, rev, nonce = self._at
             return frame(b"FCALL", RENEW, b"1", self.key, epoch, b"%d" % rev, nonce, new_epoch().encode())
@@ -325,7 +293,7 @@ class RedisCopy(Replica):
             _, session_id, url = moved.split(" ", 2)
             self._fail(refusals.moved(self.id, url, session_id))
             return None
-        if self.epoch and tomb == self.epoch:
+        if self.epoch and tomb in (self.epoch, "?"):
             self._fail(refusals.deleted(self.id))
             return None
         if not self.epoch and not self.create:
@@ -415,7 +383,7 @@ class RedisCopy(Replica):
         Whether it may, when the history is another one, depends on the variables whose version is *expected*.
         """
         what = reply[0]
-        if what in (b"DECLARED", b"GONE"):
+        if what in (b"DECLARED", b"GONE", b"BROKEN"):
             self.catch_up()
             return
         if what == b"FORKED":

@@ -22,7 +22,7 @@ from dspex.stores.urls import split
 __all__ = ["EmbeddedStore", "Server"]
 
 GUARD = """
-import os, select, signal, subprocess, sys
+import os, signal, subprocess, sys, threading
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 server = subprocess.Popen(sys.argv[1:], start_new_session=True)
 def stop(*_):
@@ -33,10 +33,17 @@ def stop(*_):
         server.kill()
     os._exit(0)
 signal.signal(signal.SIGTERM, stop)
+def watch():
+    server.wait()
+    os._exit(1)
+threading.Thread(target=watch, daemon=True).start()
 os.read(0, 1)
 stop()
 """
-"""Starts the server and waits for the end of a pipe that its parent holds, which comes whatever ends that."""
+"""
+Starts the server and waits for the end of a pipe that its parent holds, which comes whatever ends that. Ends
+itself when the server does.
+"""
 
 _running: dict[Path, Server] = {}
 _lock = threading.Lock()
@@ -112,6 +119,11 @@ class Server:
             return one.recv(16).startswith(b"+PONG")
         return False
 
+    @property
+    def ended(self) -> bool:
+        """Whether this process has started it, and it has ended by itself."""
+        return self._guard is not None and self._guard.poll() is not None
+
     def stop(self) -> None:
         """End it, if this process has started it."""
         guard, self._guard = self._guard, None
@@ -157,6 +169,8 @@ class EmbeddedStore(RedisStore):
         folder = Path(parts.path)
         with _lock:
             server = _running.get(folder)
+            if server is not None and server.ended:
+                server.stop()  # which gives back the folder
             if server is None or not server.answers():
                 server = Server(folder)
                 server.start()

@@ -15,7 +15,7 @@
 --   o0 o1   hashes: op -> "rev time nonce version…"
 --   c       hash: name -> claims, as MessagePack
 --   t       hash: label -> "rev decl"; t:label is a copy of v as it was then
---   x       the epoch of a session that was deleted, for a day
+--   x       the epoch of a session that was deleted, for a day; '?' if its head was none
 --   h       who holds the session: a word that only that client knows; for a minute
 --   m       where a session has moved: "holder id url"
 --   r:…:    the same keys of a session that is being restored, under the word of who does it
@@ -140,8 +140,15 @@ local function head_of(key)
   end
 end
 
--- There is no session: the epoch of one that was deleted, and where it went if it has moved.
+local function broken(key)
+  return redis.call('HEXISTS', key .. 'v', '') == 1
+end
+
+-- There is no session: the epoch of one that was deleted, and where it went if it has moved. Or its head is none.
 local function gone(key)
+  if broken(key) then
+    return {'BROKEN'}
+  end
   return {'GONE', redis.call('GET', key .. 'x') or '', redis.call('GET', key .. 'm') or ''}
 end
 
@@ -171,6 +178,9 @@ local function set(keys, args)
   end
   local epoch, rev, nonce, decl, floor, logn, logb, loglim, ops, gen, opx, claim, created =
     string.match(found[1], HEAD)
+  if not epoch then
+    return gone(key)
+  end
   if args[5] == '1' then
     local answer = done(key, gen, args[4])
     if answer then

@@ -11,7 +11,8 @@ from dspex.commits import Commit, Declaration, Receipt, Write
 from dspex.records import Revision, Snapshot, check_name, frozen_metadata
 from dspex.stores import base, refusals
 from dspex.stores.export import Export
-from dspex.stores.redis_copy import Made, RedisCopy
+from dspex.stores.redis_copy import RedisCopy
+from dspex.stores.redis_made import Made
 from dspex.stores.redis_moving import EXPORT, RedisHold, export_of
 from dspex.stores.redis_names import next_nonce, next_op
 from dspex.stores.redis_records import (
@@ -245,7 +246,7 @@ class RedisLedger(RedisCopy):
 
     def _answered(self, function: bytes, argument: bytes) -> Any:
         reply = self._ask(frame(b"FCALL", function, b"1", self.key, argument))
-        while reply[0] == b"GONE":
+        while reply[0] in (b"GONE", b"BROKEN"):
             self.catch_up()
             self.check_alive()
             reply = self._ask(frame(b"FCALL", function, b"1", self.key, argument))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dspex import errors
 from dspex.stores.redis_calls import LATER, Calls, refusal
 from dspex.stores.redis_names import new_origin
 from dspex.stores.redis_readers import Readers
+from dspex.stores.redis_records import pairs
 from dspex.stores.redis_wire import MISSING, Address, Lost, Push, Refused, Wire, frame
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ class Peer(Readers):
     newest revision of every session, again and again; what the hints did not tell is read from the log. No
     answer means that the connection is dead, whatever TCP says.
 
-    One thread reads. It applies what comes, and runs the callbacks; while it does, another one reads on.
+    One thread reads. It applies what comes, and runs the callbacks; what comes meanwhile another one reads.
     """
 
     def __init__(self, link: Link, address: Address | None) -> None:
@@ -71,7 +69,6 @@ class Peer(Readers):
         self.polls = self.resyncs = self.cuts = 0
         """How often was asked; how often something had to be read that no hint told; connections lost."""
         self._wire: Wire | None = None
-        self._poller: select.poll | None = None
         self._expected: deque[tuple[str, Handler]] = deque()
         self._outgoing: deque[tuple[bytes, tuple[tuple[str, Handler], ...]]] = deque()
         self._channels: dict[bytes, RedisCopy] = {}
@@ -81,9 +78,12 @@ class Peer(Readers):
         self._left = time.monotonic()
         self._attempts = 0
         self._why = ""
-        self._woken, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
-        os.set_blocking(self._woken, False)
+
+    @property
+    def lends(self) -> bool:
+        """Whether nothing is awaited on the connection that hears, and a call has as long there."""
+        resting = not (self._expected or self._outgoing or self._overheard)
+        return self.live and resting and self.silence <= self.location.timing.deadline
 
     @property
     def durable(self) -> bool:
@@ -125,6 +125,11 @@ class Peer(Readers):
     def begin(self) -> None:
         self._due = 0.0
 
+    def finish(self) -> None:
+        self.ear.take()  # from who has borrowed it
+        self._lost("closed")
+        self.ear.give()
+
     def pause(self, seconds: float) -> None:
         """Wait, unless this ends."""
         self._stop.wait(seconds)
@@ -141,7 +146,7 @@ class Peer(Readers):
         """Keep *ledger* up to date from now on."""
         with self.guard:
             self.ledgers[ledger.id] = ledger
-        self._start()
+            self._start()
         self._later(ledger)
 
     def leave(self, ledger: RedisCopy) -> None:
@@ -167,8 +172,7 @@ class Peer(Readers):
 
     def _hasten(self) -> None:
         if threading.get_ident() != self._reader:
-            with suppress(BlockingIOError, OSError):
-                os.write(self._wake, b"\0")
+            self.ear.wake()
 
     def _later(self, ledger: RedisCopy) -> None:
         """Subscribe, then ask: in this order on one connection nothing can be missed in between."""
@@ -191,15 +195,10 @@ class Peer(Readers):
                 thread.join(5)
         self.calls.close()
 
-    def dispose(self) -> None:
-        """Give back what `close` leaves for another start."""
-        for end in (self._woken, self._wake):
-            with suppress(OSError):
-                os.close(end)
-
     def forked(self) -> None:
         """In a child of fork: no thread runs, and the connections are the parent's."""
         wires = [self._wire, self.calls._wire]
+        self.ear.close()
         self._reset()
         for wire in wires:
             if wire is not None:
@@ -220,27 +219,20 @@ class Peer(Readers):
 
     # ---- for who reads ------------------------------------------------------------------------------
 
-    def _read(self) -> list[RedisCopy] | None:
-        """Read until there are callbacks to run, and say whose; None at the end."""
-        while not self.closed:
-            try:
-                if self._wire is None and not self._connected():
-                    continue
-                todo = self._step()
-            except Lost as error:
-                self._lost(str(error))
-                continue
-            except errors.DspexError as error:
-                self._fail(error)
-                return None
-            except Exception as error:
-                _log.exception("what came from %s was not understood", self.shown)
-                self._lost(str(error))
-                continue
-            if todo:
-                return todo
-        self._lost("closed")
-        return None
+    def _turn(self, *, heard: bool) -> list[RedisCopy]:
+        """Read what there is, if any, and do what is due; whose callbacks are to be run."""
+        try:
+            if self._wire is None and not self._connected():
+                return []
+            return self._step(heard=heard)
+        except Lost as error:
+            self._lost(str(error))
+        except errors.DspexError as error:
+            self._fail(error)
+        except Exception as error:
+            _log.exception("what came from %s was not understood", self.shown)
+            self._lost(str(error))
+        return []
 
     def _connected(self) -> bool:
         wait = self._due - time.monotonic()
@@ -248,13 +240,12 @@ class Peer(Readers):
             self._stop.wait(min(wait, 0.25))
             return False
         wire = self.connect(self.silence)
-        wire.sock.settimeout(self.silence)
+        wire.wait_at_most(self.silence)
         self._wire = wire
-        self._poller = select.poll()
-        self._poller.register(wire.sock, select.POLLIN)
-        self._poller.register(self._woken, select.POLLIN)
+        self.ear.hear(wire.sock)
         self._expected.clear()
         self._outgoing.clear()
+        self._overheard.clear()
         self._polled = None
         self._due = 0.0
         with self.guard:
@@ -272,6 +263,7 @@ class Peer(Readers):
             ledger.asking = False
         if wire is not None:
             self.cuts += 1
+            self.ear.forget()
             wire.close()
         low, high = self.location.timing.backoff
         self._due = time.monotonic() + _chance.uniform(0, min(high, low * 2**self._attempts))
@@ -285,37 +277,29 @@ class Peer(Readers):
         self._lost(error.message)
         with self.guard:
             self.error = error
+            self.closed = True
             ledgers = list(self.ledgers.values())
             self.ledgers.clear()
         for ledger in ledgers:
             ledger.end(error)
 
-    def _step(self) -> list[RedisCopy]:
-        """Send what is to be sent, read what comes, or wait for it; whose callbacks are to be run."""
-        wire, poller = self._wire, self._poller
+    def _step(self, *, heard: bool) -> list[RedisCopy]:
+        wire = self._wire
         assert wire is not None
-        assert poller is not None
+        todo: dict[int, RedisCopy] = {}
+        while heard or self._overheard:
+            if heard:
+                wire.receive()
+            while (message := self._overheard.popleft() if self._overheard else wire.next()) is not MISSING:
+                ledger = self._take(message)
+                if ledger is not None and ledger.told:
+                    todo[id(ledger)] = ledger
+            heard = wire.pending
+        self._tick(time.monotonic())
         while self._outgoing:
             data, expected = self._outgoing.popleft()
             self._expected.extend(expected)
             wire.send(data)
-        now = time.monotonic()
-        wait = self._tick(now)
-        if self._outgoing:
-            return []
-        if not wire.pending:
-            ready = poller.poll(max(1.0, wait * 1000))
-            if len(ready) > 1 or (ready and ready[0][0] == self._woken):
-                with suppress(BlockingIOError):
-                    os.read(self._woken, 4096)
-            if not any(one != self._woken for one, _ in ready):
-                return []
-        wire.receive()
-        todo: dict[int, RedisCopy] = {}
-        while (message := wire.next()) is not MISSING:
-            ledger = self._take(message)
-            if ledger is not None and ledger.told:
-                todo[id(ledger)] = ledger
         return list(todo.values())
 
     def _take(self, message: Any) -> RedisCopy | None:
@@ -356,24 +340,26 @@ class Peer(Readers):
 
     # ---- whether it is there ------------------------------------------------------------------------
 
-    def _tick(self, now: float) -> float:
-        """Ask for the newest revisions when it is time; seconds until it is again."""
+    def _patience(self) -> float:
+        """Seconds until something has to be looked at."""
         polled = self._polled
-        if polled is not None:
-            left = polled + self.silence - now
-            if left <= 0:
-                raise Lost(f"silent for {self.silence:g} s")
-            return left
-        if now >= self._due:
-            self._poll(now)
-            return self.silence
-        return self._due - now
+        until = self._due if polled is None else polled + self.silence
+        return max(0.001, min(until - time.monotonic(), self.every))
+
+    def _tick(self, now: float) -> None:
+        """Ask for the newest revisions when it is time."""
+        polled = self._polled
+        if polled is None:
+            if now >= self._due:
+                self._poll(now)
+        elif now >= polled + self.silence:
+            raise Lost(f"silent for {self.silence:g} s")
 
     def _poll(self, now: float) -> None:
         self._polled = now
         self.polls += 1
-        data = [frame(b"ROLE")]
-        expected: list[tuple[str, Handler]] = [("role", self._role)]
+        data = [frame(b"ROLE"), frame(b"PUBSUB", b"SHARDNUMSUB", *self._channels)]
+        expected: list[tuple[str, Handler]] = [("role", self._role), ("audience", self._audience)]
         with self.guard:
             for ledger in self.ledgers.values():
                 data.append(ledger.head_frame)
@@ -386,13 +372,20 @@ class Peer(Readers):
             self.calls.drop()
             raise Lost("it is a replica now")
 
+    def _audience(self, reply: Any) -> None:
+        counts: dict[bytes, Any] = {} if type(reply) is Refused else pairs(reply)
+        for channel, count in counts.items():
+            if channel in self._channels:
+                self._channels[channel].audience = count
+
     def _answered(self, reply: Any) -> None:
         polled, self._polled = self._polled, None
         assert polled is not None
         self.fresh = polled
         self._attempts = 0
-        if not self.ledgers and polled - self._left > self.location.timing.linger:
-            self.closed = True
+        with self.guard:
+            if not self.ledgers and polled - self._left > self.location.timing.linger:
+                self.closed = True
         every = max(self.every, len(self.ledgers) / POLLS)
         self._due = polled + every * _chance.uniform(0.8, 1.2)  # so that not all come at once
         self.settle()

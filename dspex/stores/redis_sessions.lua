@@ -100,7 +100,10 @@ local function delete(keys, args)
   local key = keys[1]
   local epoch = head_of(key)
   if not epoch then
-    return redis.call('DEL', key .. 'm')
+    if not broken(key) then
+      return redis.call('DEL', key .. 'm')
+    end
+    epoch = '?'
   end
   wipe(key)
   redis.call('SET', key .. 'x', epoch, 'EX', TOMB_SECONDS)

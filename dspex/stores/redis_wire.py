@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import struct
 from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,20 @@ class Wire:
         self.sock: socket.socket = self._connection._sock
         self._reader = hiredis.Reader(replyError=Refused, protocolError=Lost, notEnoughData=MISSING)
         self._gets = self._reader.gets
+        self.wait_at_most(location.timing.deadline)
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Take it for lost when it neither takes nor gives anything for so long."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.settimeout(seconds)
+            return
+        # Python would ask first whether there is something, and then take it: twice the system, and twice the
+        # lock that all threads share.
+        self.sock.settimeout(None)
+        whole, rest = divmod(max(seconds, 0.000001), 1)
+        limit = struct.pack("@ll", int(whole), int(rest * 1_000_000))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def _unusable(self, location: Location, error: Exception) -> errors.DspexError | Lost:
         text = str(error)
@@ -131,6 +146,8 @@ class Wire:
         """Send commands."""
         try:
             self.sock.sendall(data)
+        except BlockingIOError:
+            raise Lost("timed out") from None
         except (OSError, ValueError) as error:
             raise Lost(str(error) or type(error).__name__) from None
 
@@ -146,7 +163,7 @@ class Wire:
         """Take what has come, or wait for it."""
         try:
             data = self.sock.recv(CHUNK)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise Lost("no answer in time") from None
         except (OSError, ValueError) as error:
             raise Lost(str(error) or type(error).__name__) from None

@@ -88,6 +88,26 @@ def test_a_good_stream_is_accepted():
     validators.check([GOOD[2], validators.Reset("e", 3, {"a": (3, 3)})], TRUTH)
 
 
+def test_a_long_stream_is_not_compared_with_all_of_the_truth_again_and_again():
+    compared = 0
+
+    class Rev(int):
+        def __lt__(self, other):
+            nonlocal compared
+            compared += 1
+            return int(self) < int(other)
+
+        def __gt__(self, other):
+            return Rev(other) < self
+
+        __hash__ = int.__hash__
+
+    count = 2_000
+    truth = {("e", Rev(rev)): {"a": (rev, rev)} for rev in range(1, count + 1)}
+    validators.reliable([change("a", Rev(rev), rev, rev, rev - 1) for rev in range(1, count + 1)], truth)
+    assert compared < 40 * count
+
+
 @pytest.mark.parametrize(
     ("promise", "stream"),
     [

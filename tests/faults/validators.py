@@ -6,6 +6,7 @@ A stream is a list of changes and of `Reset`s: a snapshot instead of what would 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 
 import attrs
@@ -79,9 +80,9 @@ def reliable(stream, truth):
             last = one.rev
             continue
         if last is not None and one.rev > last:
-            missing = [rev for rev in revs if last < rev < one.rev]
-            if missing:
-                _say("reliable", stream, index, f"{missing[:5]} missing")
+            first, end = bisect_right(revs, last), bisect_left(revs, one.rev)
+            if first < end:
+                _say("reliable", stream, index, f"{revs[first : min(end, first + 5)]} missing")
         last = one.rev
 
 

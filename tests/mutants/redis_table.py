@@ -12,12 +12,16 @@ ARRIVALS = "dspex/stores/redis_moving.lua"
 CALLS = "dspex/stores/redis_calls.py"
 MOVING = "dspex/stores/redis_moving.py"
 PEER = "dspex/stores/redis_peer.py"
+EAR = "dspex/stores/redis_ear.py"
+READERS = "dspex/stores/redis_readers.py"
 STORE = "dspex/stores/redis.py"
 
+AT_REST = "tests/redis/test_at_rest.py"
 CONTRACT = "tests/stores/test_contract_redis.py::TestValkey"
 DURABILITY = "tests/redis/test_durability.py"
 MOVES = "tests/redis/test_moves.py"
 NODES = "tests/redis/test_nodes.py"
+TOLD = "tests/redis/test_readers.py"
 WATCHES = "tests/redis/test_watches.py"
 
 REDIS_MUTANTS = (
@@ -33,8 +37,8 @@ REDIS_MUTANTS = (
         "redis-silence",
         "a server that does not answer is waited for",
         PEER,
-        "            if left <= 0:\n",
-        "            if left <= -3600:\n",
+        "        elif now >= polled + self.silence:\n",
+        "        elif now >= polled + self.silence + 3600:\n",
         f"{WATCHES}::test_a_connection_that_is_dead_without_a_word_is_noticed",
     ),
     Mutant(
@@ -44,6 +48,30 @@ REDIS_MUTANTS = (
         "        if age <= limit:\n",
         "        if age <= limit + 3600:\n",
         f"{WATCHES}::test_values_that_are_too_old_are_not_read",
+    ),
+    Mutant(
+        "redis-lent",
+        "an answer that was not read is left to who reads next",
+        READERS,
+        "            if lost is not None and wire is self._wire:\n",
+        "            if False:\n",
+        f"{TOLD}::test_an_answer_that_was_not_read_is_nobody_elses",
+    ),
+    Mutant(
+        "redis-wanted",
+        "who commits takes the turn before those who wait for it",
+        EAR,
+        "        if self._wanted or not self._turn.acquire(blocking=False):\n",
+        "        if not self._turn.acquire(blocking=False):\n",
+        f"{TOLD}::test_nobody_borrows_while_another_one_waits_for_the_turn",
+    ),
+    Mutant(
+        "redis-headless",
+        "a head that is none is taken for no session",
+        FUNCTIONS,
+        "  if broken(key) then\n    return {'BROKEN'}\n",
+        "  if false then\n    return {'BROKEN'}\n",
+        f"{AT_REST}::test_a_head_that_is_none_is_said_once_and_not_asked_for_in_a_loop",
     ),
     Mutant(
         "redis-nonce",

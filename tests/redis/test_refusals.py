@@ -270,57 +270,6 @@ def test_a_server_that_cannot_save_refuses_commits_and_is_read_on(own, stores, e
     session.close()
 
 
-@pytest.mark.parametrize("part", ["v", "l", "d"])
-def test_keys_of_another_program_are_refused(own, stores, part):
-    server = own()
-    store = stores(f"{server.url}?deadline=0.5")
-    with Session("foreign", store=store) as session:
-        session.register("n", Integer(), initial=0)
-    if part != "v":
-        server.call("DEL", f"dx:{{foreign}}:{part}")
-    server.call("SET", f"dx:{{foreign}}:{part}", "a text")  # whatever was there
-    with (
-        elapsed(at_most=3),
-        pytest.raises(StoreUnavailable) as caught,
-        Session("foreign", store=store) as session,
-    ):
-        session.register("n", Integer(), initial=0)
-        session.set("n", 1)
-    assert "another program" in str(caught.value) or "cannot be read" in str(caught.value)
-
-
-def test_values_that_are_none_are_said_where_they_are_read(own, stores, eventually):
-    server = own()
-    session = Session("corrupt", store=stores(server.url))
-    session.register("n", Integer(), initial=0)
-    session.set("n", 1)
-    good = server.call("HGET", "dx:{corrupt}:v", "n")
-    for bad in (b"", b"1 1", b"x y z \xff", good[:-1] + b"\xa1x"):
-        server.call("HSET", "dx:{corrupt}:v", "n", bad)
-        with pytest.raises(StoreUnavailable, match="cannot be read"):
-            stores(server.url).open("corrupt")
-    server.call("HSET", "dx:{corrupt}:v", "n", good)
-    # A copy that was good before shows that it cannot follow, and goes on when it can again.
-    server.call("XADD", "dx:{corrupt}:l", "2-5", "n", "2 2 1.0 \xff", "-", "")
-    head = server.call("HGET", "dx:{corrupt}:v", "").split()
-    server.call("HSET", "dx:{corrupt}:v", "", b" ".join([head[0], b"2", b"5", *head[3:]]))
-
-    def says():
-        try:
-            session.get("n")
-        except StoreUnavailable as error:
-            return session.ledger.status == "STALE" and "cannot be read" in str(error)
-        return False
-
-    eventually(says, "it says so")
-    server.call("XDEL", "dx:{corrupt}:l", "2-5")
-    server.call("XADD", "dx:{corrupt}:l", "3-6", "n", good.replace(b"1 1", b"3 3", 1), "-", good)
-    server.call("HSET", "dx:{corrupt}:v", "n", good.replace(b"1 1", b"3 3", 1))
-    server.call("HSET", "dx:{corrupt}:v", "", b" ".join([head[0], b"3", b"6", *head[3:]]))
-    eventually(lambda: session.ledger.status == "LIVE" and session.get("n") == 1, "it goes on")
-    session.close()
-
-
 def test_a_server_that_is_too_old_is_refused(own, stores):
     binary = _old_redis()
     from redis_servers import Server
