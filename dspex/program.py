@@ -150,6 +150,11 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
         bound: Self = _bind(cls, session, "")
         return bound
 
+    @classmethod
+    async def abind(cls, session: Session) -> Self:
+        """`bind`, awaited. Where the store may wait, `init` runs in a thread."""
+        return await runs.checked(session)._call(cls.bind, session)
+
     def pinned(self, snapshot: Snapshot | None = None) -> Self:
         """
         A copy whose reads all come from *snapshot*, or from the present revision, and never change.
@@ -159,6 +164,10 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
         """
         pinned: Self = _pinned(self, snapshot if snapshot is not None else self.session.snapshot())
         return pinned
+
+    async def apinned(self, snapshot: Snapshot | None = None) -> Self:
+        """`pinned`, awaited."""
+        return self.pinned(snapshot if snapshot is not None else await self.session.asnapshot())
 
     @property
     def modules(self) -> Modules:

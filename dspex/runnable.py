@@ -89,7 +89,7 @@ class Runnable:
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return await pool.abegin(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        with runs.ready(target, session, pin, inputs, timeout) as program:
+        async with runs.ready(target, session, pin, inputs, timeout) as program:
             return await runs.arun(program, inputs, named, timeout)
 
     @_either
@@ -107,7 +107,7 @@ class Runnable:
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.begin_stream(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        ready = runs.ready(target, session, pin, inputs, timeout)
+        ready = runs.ready(target, session, pin, inputs, timeout).begun()
         return streaming.streamed(ready, inputs, named, timeout)
 
     @_either
@@ -121,7 +121,7 @@ class Runnable:
         pool: BasePool | None = None,
         **named: Any,
     ) -> AsyncIterator[Any]:
-        """`stream`, for `async for`."""
+        """`stream`, for `async for`. The run begins with the first piece."""
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.begin_astream(cls, inputs, named, session=where, deadline=timeout, pin=pin)
@@ -153,7 +153,7 @@ class Runnable:
         **named: Any,
     ) -> Run:
         """`record`, awaited."""
-        with runs.ready(target, session, pin, inputs, timeout) as program:
+        async with runs.ready(target, session, pin, inputs, timeout) as program:
             return await runs.arecorded(program, inputs, named, timeout)
 
     def __call__(self: Any, *inputs: Any, **named: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex import deadlines, errors, telemetry
 from dspex.crossing import OneLoop, in_loop
-from dspex.runs import methods, note, ready, would_block
+from dspex.runs import asked, methods, note, ready, would_block
 
 if TYPE_CHECKING:
     from dspex.program import Program
@@ -137,8 +137,8 @@ async def astreamed(
     import asyncio
 
     end = None if timeout is None else time.monotonic() + timeout
-    with program as bound:
-        made, run = _apieces(bound, inputs, named), telemetry.Steps(bound)
+    async with program as bound:
+        made, run = _apieces(bound, inputs, named), await _steps(bound)
         try:
             while True:
                 left = _left(end)
@@ -157,6 +157,10 @@ async def astreamed(
         finally:
             await made.aclose()
             run.end()
+
+
+async def _steps(program: Program) -> telemetry.Steps:
+    return telemetry.Steps(program) if telemetry.active is None else await asked(program, telemetry.Steps)
 
 
 def _left(end: float | None) -> float | None:

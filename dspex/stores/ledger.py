@@ -138,9 +138,13 @@ class MemoryLedger(Movable):
     @classmethod
     def fork_of(cls, ledger: Ledger) -> MemoryLedger:
         """A private ledger that starts as *ledger*, of any store, is now."""
-        lock = ledger._lock if isinstance(ledger, MemoryLedger) else _forks
-        with lock:
-            return cls(lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
+        if isinstance(ledger, MemoryLedger):
+            with ledger._lock:
+                return cls(ledger._lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
+        while True:  # not under the lock: it is that of all such forks, and a server may take its time
+            schema, start = ledger.schema, ledger.snapshot()
+            if ledger.schema is schema:
+                return cls(_forks, start=start, schema=schema, rules=ledger.rules)
 
     # ---- the hot path -----------------------------------------------------------------------------
 
