@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dspex.claims import Claim
     from dspex.commits import Declaration, Receipt
     from dspex.records import Revision, Snapshot
+    from dspex.rollouts import Guard, Rollout
+    from dspex.runs import Run
     from dspex.session import Session
     from dspex.stores import Ledger, Store
 
@@ -50,6 +52,8 @@ class AsyncVerbs:
         fork: Callable[..., Session]
         commit_to_parent: Callable[..., Receipt]
         move_to: Callable[..., None]
+        feedback: Callable[..., int]
+        rollout: Callable[..., Rollout]
         delete: Callable[[], None]
         close: Callable[[], None]
 
@@ -168,6 +172,21 @@ class AsyncVerbs:
         import asyncio
 
         await asyncio.to_thread(self.move_to, target, as_id=as_id)
+
+    async def afeedback(self, run: Run, score: float) -> int:
+        """`feedback`, awaited."""
+        return await self._call(self.feedback, run, score)
+
+    async def arollout(
+        self,
+        name: str,
+        shares: Mapping[Any, float],
+        *,
+        key: str | Callable[[Mapping[str, Any]], Any] | None = None,
+        guard: Guard | None = None,
+    ) -> Rollout:
+        """`rollout`, awaited."""
+        return await self._call(self.rollout, name, shares, key=key, guard=guard)
 
     async def adelete(self) -> None:
         """`delete`, awaited."""
