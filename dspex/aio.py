@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from dspex.crossing import off_loop
+from dspex.crossing import WouldWait, here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,7 +61,17 @@ class AsyncVerbs:
         def tags(self) -> Mapping[str, Revision]: ...
 
     async def _call(self, verb: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R:
-        return await off_loop(self, self._ledger.blocking, verb, *args, **keywords)
+        if not self._ledger.blocking:
+            here.asked = self
+            try:
+                return verb(*args, **keywords)
+            except WouldWait:  # because somebody moves the session
+                pass
+            finally:
+                here.asked = None
+        import asyncio
+
+        return await asyncio.to_thread(verb, *args, **keywords)
 
     @classmethod
     async def aopen(

@@ -6,16 +6,13 @@ import contextvars
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["OneLoop", "WouldWait", "check_may_wait", "in_loop", "in_thread", "off_loop", "result_of"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["OneLoop", "WouldWait", "check_may_wait", "here", "in_loop", "in_thread", "result_of"]
 
 
 class WouldWait(BaseException):
@@ -27,33 +24,12 @@ class _Here(threading.local):
     """Whom the loop of this thread asks itself, because nobody has to wait for the answer."""
 
 
-_here = _Here()
-
-
-async def off_loop(
-    asked: object, blocks: bool, call: Callable[P, R], *args: P.args, **keywords: P.kwargs
-) -> R:
-    """
-    What *call* returns: called in a thread with the caller's context if it *blocks*, else here and at once.
-
-    It is called in a thread too, once more, where it turns out that *asked* has to wait: `check_may_wait`.
-    """
-    if not blocks:
-        _here.asked = asked
-        try:
-            return call(*args, **keywords)
-        except WouldWait:
-            pass
-        finally:
-            _here.asked = None
-    import asyncio
-
-    return await asyncio.to_thread(call, *args, **keywords)
+here = _Here()
 
 
 def check_may_wait(asked: object) -> None:
-    """Raise `WouldWait` where `off_loop` has called *asked* on its loop."""
-    if _here.asked is asked:
+    """Raise `WouldWait` where the loop of this thread asks *asked* itself."""
+    if here.asked is asked:
         raise WouldWait
 
 

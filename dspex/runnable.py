@@ -89,7 +89,7 @@ class Runnable:
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return await pool.abegin(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        async with runs.ready(target, session, pin, inputs, timeout) as program:
+        with await runs.ready(target, session, pin, inputs, timeout).abegun() as program:
             return await runs.arun(program, inputs, named, timeout)
 
     @_either
@@ -153,7 +153,7 @@ class Runnable:
         **named: Any,
     ) -> Run:
         """`record`, awaited."""
-        async with runs.ready(target, session, pin, inputs, timeout) as program:
+        with await runs.ready(target, session, pin, inputs, timeout).abegun() as program:
             return await runs.arecorded(program, inputs, named, timeout)
 
     def __call__(self: Any, *inputs: Any, **named: Any) -> Any:

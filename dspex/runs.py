@@ -65,7 +65,7 @@ class ready:  # noqa: N801  reads as what it gives
     """
     The program that a run uses: of this session, pinned or live; a private session ends with the run.
 
-    It is bound, if it is not yet, where the block begins, or by `begun`.
+    It is bound, if it is not yet, where the block begins, or by `begun` or `abegun`.
     """
 
     def __init__(
@@ -90,19 +90,23 @@ class ready:  # noqa: N801  reads as what it gives
         self._program = self._made(self._session)
         return self
 
+    async def abegun(self) -> Self:
+        """`begun`, awaited; without a thread where the program is there already."""
+        session, target = self._session, self._target
+        if session is None:
+            return self.begun()
+        if not self._pin:
+            self._program = session.attached(target) if isinstance(target, type) else target
+        if self._program is None:
+            self._program = await session._call(self._made, session)
+        return self
+
     def _made(self, session: Session) -> Any:
         target = program = self._target
         if isinstance(target, type):
             cls: Any = target
             program = session.attachment(cls, lambda: cls.bind(session))
         return program.pinned() if self._pin else program
-
-    def _found(self) -> Any:
-        """The program, if it is there without asking the session."""
-        session, target = self._session, self._target
-        if self._pin or session is None:
-            return None
-        return session.attached(target) if isinstance(target, type) else target
 
     def __enter__(self) -> Any:
         if self._program is None:
@@ -112,16 +116,6 @@ class ready:  # noqa: N801  reads as what it gives
     def __exit__(self, *_: object) -> None:
         if self._private is not None:
             self._private.close()
-
-    async def __aenter__(self) -> Any:
-        session = self._session
-        self._program = self._found()
-        if self._program is None and session is not None:
-            self._program = await session._call(self._made, session)
-        return self.__enter__()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.__exit__()
 
 
 def elsewhere(

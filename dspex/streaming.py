@@ -137,7 +137,7 @@ async def astreamed(
     import asyncio
 
     end = None if timeout is None else time.monotonic() + timeout
-    async with program as bound:
+    with await program.abegun() as bound:
         made, run = _apieces(bound, inputs, named), await _steps(bound)
         try:
             while True:
