@@ -140,7 +140,11 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
         def __init__(self, session: Session | None = None) -> None: ...
 
     def init(self) -> None:
-        """Called once per bound program, before the first run: make modules here."""
+        """
+        Called once per bound program, before the first run: make modules here.
+
+        Who awaits a run has it called in a thread, where the store of the session may wait.
+        """
 
     # ---- binding ----------------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
 
     @classmethod
     async def abind(cls, session: Session) -> Self:
-        """`bind`, awaited. Where the store may wait, `init` runs in a thread."""
+        """`bind`, awaited."""
         return await runs.checked(session)._call(cls.bind, session)
 
     def pinned(self, snapshot: Snapshot | None = None) -> Self:

@@ -125,10 +125,10 @@ def test_a_claim_that_is_left_is_no_longer_had_while_it_is_released(session, wat
     asyncio.run(main())
 
 
-def test_what_the_block_of_a_claim_raises_is_what_is_heard_of(session):
+def test_what_the_block_of_a_claim_raises_is_what_is_heard_of(session, store):
     async def main():
         async with await session.aclaim(["n"], owner="tuner", ttl=30):
-            session.delete()
+            store.delete(session.id)  # so that nothing can be released
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -269,6 +269,17 @@ def test_a_callback_that_sets_a_session_on_its_way_elsewhere_waits_where_it_is(m
     watch = memory.watch("n", hear)
     asyncio.run(memory.aset("n", 1))
     assert (0, 1, 1) == (watch.errors, memory.record("n").version, memory.get("a"))
+
+
+def test_a_verb_that_is_not_awaited_waits_where_it_is(memory, monkeypatch):
+    async def main():
+        await memory.aset("n", 1)
+        hold = memory.ledger.hold()
+        monkeypatch.setattr(placing, "time", SimpleNamespace(sleep=lambda _: hold.release()))
+        memory.set("n", 2)
+
+    asyncio.run(main())
+    assert memory.get("n") == 2
 
 
 def test_a_loop_does_not_wait_for_a_program_that_a_thread_binds(memory, together):
