@@ -138,13 +138,10 @@ class MemoryLedger(Movable):
     @classmethod
     def fork_of(cls, ledger: Ledger) -> MemoryLedger:
         """A private ledger that starts as *ledger*, of any store, is now."""
-        if isinstance(ledger, MemoryLedger):
-            with ledger._lock:
-                return cls(ledger._lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
-        while True:  # not under the lock: it is that of all such forks, and a server may take its time
-            schema, start = ledger.schema, ledger.snapshot()
-            if ledger.schema is schema:
-                return cls(_forks, start=start, schema=schema, rules=ledger.rules)
+        if not isinstance(ledger, MemoryLedger):  # a server takes its time: not under the lock of all
+            return cls(_forks, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
+        with ledger._lock:
+            return cls(ledger._lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
 
     # ---- the hot path -----------------------------------------------------------------------------
 
