@@ -12,6 +12,7 @@ SQLITE = "dspex/stores/sqlite_ledger.py"
 LEDGER = "dspex/stores/ledger.py"
 ADDRESS = "dspex/rpc/address.py"
 AUTH = "dspex/rpc/auth.py"
+AWAITED = "tests/test_awaited.py"
 CALLS = "dspex/rpc/calls.py"
 HUBS = "dspex/rpc/hubs.py"
 INCOMING = "dspex/rpc/incoming.py"
@@ -631,5 +632,37 @@ MUTANTS = (
         "                deadlines.within(_left(end)).__enter__()\n                if run:\n"
         "                    piece = next(",
         "tests/test_streaming.py::test_the_budget_of_a_stream_is_not_that_of_who_takes_its_pieces",
+    ),
+    Mutant(
+        "parent-on-the-loop",
+        "a fork commits to a parent that waits on the event loop",
+        "dspex/aio.py",
+        "        asked = self._parent or self  # a fork is in memory, and its parent wherever it is\n",
+        "        asked = self\n",
+        f"{AWAITED}::test_the_loop_goes_on_while_a_store_is_asked[acommit_to_parent]",
+    ),
+    Mutant(
+        "bound-on-the-loop",
+        "the first run of a class asks its store on the event loop",
+        "dspex/runs.py",
+        "            self._program = await session._call(self._made, session)\n",
+        "            self._program = self._made(session)\n",
+        f"{AWAITED}::test_the_loop_goes_on_while_a_store_is_asked[arun]",
+    ),
+    Mutant(
+        "released-on-the-loop",
+        "the end of a claim is told its store on the event loop",
+        "dspex/claims.py",
+        "        await self.session._call(self._end, failed=kind is not None)\n",
+        "        self._end(failed=kind is not None)\n",
+        f"{AWAITED}::test_the_loop_goes_on_while_a_store_is_asked[aclaim]",
+    ),
+    Mutant(
+        "moved-on-the-loop",
+        "who awaits a session on its way elsewhere stops the event loop",
+        "dspex/placing.py",
+        "                self._check_may_wait()\n                if waited > PATIENCE:\n",
+        "                if waited > PATIENCE:\n",
+        f"{AWAITED}::test_who_awaits_a_session_on_its_way_elsewhere_does_not_stop_the_loop[aset]",
     ),
 )
