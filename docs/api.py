@@ -57,7 +57,7 @@ MADE = (
 """Classes that users do not make: their arguments are not shown."""
 
 INNER = {
-    "AsyncChanges": "begin open push weak_push",
+    "AsyncChanges": "begin begin_with open push weak_push",
     "BasePool": "abegin begin begin_astream begin_packed begin_stream complete more serves unwanted",
     "Batch": "add join pending",
     "BoundModule": "bound_to",
@@ -72,7 +72,7 @@ INNER = {
     "Predict": "own",
     "RayPool": "forget heard post programs",
     "ChainOfThought": "own",
-    "Session": "attach attachment declare",
+    "Session": "attach attached attachment declare",
     "Settings": "threads_each",
     "Stats": "of",
     "Variable": "declaration listened scoped",

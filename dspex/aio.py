@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from dspex.crossing import WouldWait, here
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from dspex.changes import Change
     from dspex.claims import Claim
-    from dspex.commits import Receipt
+    from dspex.commits import Declaration, Receipt
     from dspex.records import Revision, Snapshot
+    from dspex.rollouts import Guard, Rollout
+    from dspex.runs import Run
+    from dspex.session import Session
     from dspex.stores import Ledger, Store
 
 __all__ = ["AsyncVerbs"]
@@ -30,7 +35,12 @@ class AsyncVerbs:
     __slots__ = ()
 
     if TYPE_CHECKING:
+
+        def __init__(self, id: str | None, *, store: str | Store, source: str | None) -> None: ...
+
         _ledger: Ledger
+        _parent: Session | None
+        register: Callable[..., Declaration]
         set: Callable[..., Change]
         update: Callable[..., Receipt]
         swap: Callable[..., Change]
@@ -39,17 +49,38 @@ class AsyncVerbs:
         rollback: Callable[..., Receipt]
         tag: Callable[..., Revision]
         claim: Callable[..., Claim]
+        fork: Callable[..., Session]
         commit_to_parent: Callable[..., Receipt]
         move_to: Callable[..., None]
+        feedback: Callable[..., int]
+        rollout: Callable[..., Rollout]
         delete: Callable[[], None]
         close: Callable[[], None]
 
-    async def _call(self, verb: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R:
-        if self._ledger.blocking:
-            import asyncio
+        @property
+        def tags(self) -> Mapping[str, Revision]: ...
 
-            return await asyncio.to_thread(verb, *args, **keywords)
-        return verb(*args, **keywords)
+    async def _call(self, verb: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R:
+        if not self._ledger.blocking:
+            here.asked = self
+            try:
+                return verb(*args, **keywords)
+            except WouldWait:  # because somebody moves the session
+                pass
+            finally:
+                here.asked = None
+        import asyncio
+
+        return await asyncio.to_thread(verb, *args, **keywords)
+
+    @classmethod
+    async def aopen(
+        cls, id: str | None = None, *, store: str | Store = "memory://", source: str | None = None
+    ) -> Self:
+        """`Session(…)`, awaited."""
+        import asyncio
+
+        return await asyncio.to_thread(cls, id, store=store, source=source)
 
     async def aset(
         self,
@@ -93,6 +124,24 @@ class AsyncVerbs:
         """`history`, awaited."""
         return await self._call(self.history, name)
 
+    async def atags(self) -> Mapping[str, Revision]:
+        """`tags`, awaited."""
+        return await self._call(lambda: self.tags)
+
+    async def aregister(
+        self,
+        name: str,
+        kind: Any,
+        *,
+        initial: Any,
+        constraints: Mapping[str, Any] | None = None,
+        description: str = "",
+    ) -> Declaration:
+        """`register`, awaited."""
+        return await self._call(
+            self.register, name, kind, initial=initial, constraints=constraints, description=description
+        )
+
     async def arollback(
         self,
         name: str | None = None,
@@ -112,6 +161,10 @@ class AsyncVerbs:
         """`claim`, awaited."""
         return await self._call(self.claim, names, owner=owner, ttl=ttl)
 
+    async def afork(self, values: Mapping[str, Any] | None = None) -> Session:
+        """`fork`, awaited."""
+        return await self._call(self.fork, values)
+
     async def acommit_to_parent(
         self,
         names: Iterable[str] | None = None,
@@ -121,13 +174,29 @@ class AsyncVerbs:
         force: bool = False,
     ) -> Receipt:
         """`commit_to_parent`, awaited."""
-        return await self._call(self.commit_to_parent, names, metadata, source=source, force=force)
+        asked = self._parent or self  # a fork is in memory, and its parent wherever it is
+        return await asked._call(self.commit_to_parent, names, metadata, source=source, force=force)
 
     async def amove_to(self, target: str | Store, *, as_id: str | None = None) -> None:
         """`move_to`, awaited."""
         import asyncio
 
         await asyncio.to_thread(self.move_to, target, as_id=as_id)
+
+    async def afeedback(self, run: Run, score: float) -> int:
+        """`feedback`, awaited."""
+        return await self._call(self.feedback, run, score)
+
+    async def arollout(
+        self,
+        name: str,
+        shares: Mapping[Any, float],
+        *,
+        key: str | Callable[[Mapping[str, Any]], Any] | None = None,
+        guard: Guard | None = None,
+    ) -> Rollout:
+        """`rollout`, awaited."""
+        return await self._call(self.rollout, name, shares, key=key, guard=guard)
 
     async def adelete(self) -> None:
         """`delete`, awaited."""

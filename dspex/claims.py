@@ -78,6 +78,22 @@ class Claim:
             Commit(writes, source=source or self.owner, metadata=metadata, token=self.request.token)
         )
 
+    async def aset(
+        self, name: str, value: Any, metadata: Mapping[str, Any] | None = None, *, source: str | None = None
+    ) -> Change:
+        """`set`, awaited."""
+        return await self.session._call(self.set, name, value, metadata, source=source)
+
+    async def aupdate(
+        self,
+        values: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        source: str | None = None,
+    ) -> Receipt:
+        """`update`, awaited."""
+        return await self.session._call(self.update, values, metadata, source=source)
+
     def renew(self) -> None:
         """
         Start the time to live again.
@@ -87,9 +103,17 @@ class Claim:
         """
         self.session._commit(Commit(claim=self.request, token=self.request.token))
 
+    async def arenew(self) -> None:
+        """`renew`, awaited."""
+        await self.session._call(self.renew)
+
     def release(self) -> None:
         """Let others set the names again."""
         self.session._commit(Commit(release=self.request.token))
+
+    async def arelease(self) -> None:
+        """`release`, awaited."""
+        await self.session._call(self.release)
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self.names))
@@ -100,12 +124,25 @@ class Claim:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._leave()
+        self._end(failed=kind is not None)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        self._leave()
+        await self.session._call(self._end, failed=kind is not None)
+
+    def _leave(self) -> None:
         if self._entered is not None:
             _active.reset(self._entered)
+
+    def _end(self, *, failed: bool) -> None:
         if self.session.closed:
             return
         try:
             self.release()
         except errors.DspexError:
-            if kind is None:  # else what the block raised is what to hear of; the claim ends with its time
+            if not failed:  # else what the block raised is what to hear of; the claim ends with its time
                 raise

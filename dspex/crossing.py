@@ -12,7 +12,25 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["OneLoop", "in_loop", "in_thread", "result_of"]
+__all__ = ["OneLoop", "WouldWait", "check_may_wait", "here", "in_loop", "in_thread", "result_of"]
+
+
+class WouldWait(BaseException):
+    """What a loop has called itself has to wait. Nothing is done yet: it is called again in a thread."""
+
+
+class _Here(threading.local):
+    asked: object = None
+    """Whom the loop of this thread asks itself, because nobody has to wait for the answer."""
+
+
+here = _Here()
+
+
+def check_may_wait(asked: object) -> None:
+    """Raise `WouldWait` where the loop of this thread asks *asked* itself."""
+    if here.asked is asked:
+        raise WouldWait
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:

@@ -173,10 +173,15 @@ class Fanout:
         self._age = -1
 
     def _fell_behind(self, change: Change) -> None:
-        if self._drainer == get_ident():
+        if self.telling:
             self._nested[id(change)] = self.depth + 1
         if len(self.queue) > self._limit:
             self._coalesce()
+
+    @property
+    def telling(self) -> bool:
+        """Whether this thread is in a callback."""
+        return self._drainer == get_ident()
 
     def admit(self) -> None:
         """
@@ -185,7 +190,7 @@ class Fanout:
         Raises:
             LimitExceeded: The chain is `NESTING` deep.
         """
-        if self.depth >= NESTING and self._drainer == get_ident():
+        if self.depth >= NESTING and self.telling:
             raise errors.LimitExceeded(
                 f"watchers that set what calls them are nested {NESTING} deep: is this a loop?",
                 limit=NESTING,

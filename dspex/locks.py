@@ -58,12 +58,22 @@ class OwnedLock:
         self._depth = 0
         _owned[id(self)] = KeyedRef(self, _forget_owned, id(self))
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take it; if others have it, wait where *blocking*, else return False."""
+        if not self._lock.acquire(blocking):
+            return False
         self._owner = get_ident()
         self._depth += 1
+        return True
+
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give it back."""
         self._depth -= 1
         if not self._depth:
             self._owner = None

@@ -142,12 +142,15 @@ class Placing(Watching):
         waited = 0.0
         while True:
             ledger = self._ledger
+            if ledger.blocking:  # it may have moved there just now
+                self._check_may_wait()
             try:
                 return verb(ledger)
             except errors.SessionMoved:
                 if self._ledger is ledger:
                     raise
             except errors.SessionMoving:
+                self._check_may_wait()
                 if waited > PATIENCE:
                     raise
                 pause = min(0.001 + waited / 4, 0.05)

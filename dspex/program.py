@@ -140,7 +140,11 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
         def __init__(self, session: Session | None = None) -> None: ...
 
     def init(self) -> None:
-        """Called once per bound program, before the first run: make modules here."""
+        """
+        Called once per bound program, before the first run: make modules here.
+
+        Who awaits a run has it called in a thread, where the store of the session may wait.
+        """
 
     # ---- binding ----------------------------------------------------------------------------------
 
@@ -149,6 +153,11 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
         """A new program whose attributes *session* keeps up to date for as long as it lives."""
         bound: Self = _bind(cls, session, "")
         return bound
+
+    @classmethod
+    async def abind(cls, session: Session) -> Self:
+        """`bind`, awaited."""
+        return await runs.checked(session)._call(cls.bind, session)
 
     def pinned(self, snapshot: Snapshot | None = None) -> Self:
         """
@@ -159,6 +168,10 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
         """
         pinned: Self = _pinned(self, snapshot if snapshot is not None else self.session.snapshot())
         return pinned
+
+    async def apinned(self, snapshot: Snapshot | None = None) -> Self:
+        """`pinned`, awaited."""
+        return self.pinned(snapshot if snapshot is not None else await self.session.asnapshot())
 
     @property
     def modules(self) -> Modules:

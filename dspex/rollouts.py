@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 
 from dspex import errors
-from dspex.feedback import Feedback, Tried, check_tellable, finite, overlaid, run_on
+from dspex.feedback import Feedback, Tried, check_tellable, finite, overlaid
 
 if TYPE_CHECKING:
     from typing import Self
@@ -149,13 +149,27 @@ class Rollout:
 
         Without *key* it is what the rollout's own key says of the named inputs.
         """
-        if key is None:
-            key = self._key_of(named)
-        value = self.choose(key)
-        snapshot = overlaid(self.session.snapshot(), {self.name: value})
-        run = run_on(program, self.session, snapshot, inputs, named)
+        pinned, value = self._chosen(program, key, named)
+        run: Run = pinned.record(*inputs, **named)
         self._tried.add(run, value)
         return run
+
+    async def arun(self, program: Any, *inputs: Any, key: Any = None, **named: Any) -> Run:
+        """`run`, awaited: calls `aforward`, or `forward` in a thread."""
+        pinned, value = await self.session._call(self._chosen, program, key, named)
+        run: Run = await pinned.arecord(*inputs, **named)
+        self._tried.add(run, value)
+        return run
+
+    def _chosen(self, program: Any, key: Any, named: Mapping[str, Any]) -> tuple[Any, Any]:
+        """*program* with the value for *key*, and that value."""
+        if key is None:
+            key = self._key_of(named)
+        value, session = self.choose(key), self.session
+        live = session.attachment(
+            program, lambda: program.bind(session)
+        )  # declares what the snapshot is to have
+        return live.pinned(overlaid(session.snapshot(), {self.name: value})), value
 
     def _key_of(self, named: Mapping[str, Any]) -> Any:
         if callable(self._key):
@@ -169,6 +183,10 @@ class Rollout:
     def feedback(self, key: Any, score: float) -> None:
         """The same as `Session.feedback`, where the run is no longer at hand, by its key."""
         self._score(self.choose(key), finite(score))
+
+    async def afeedback(self, key: Any, score: float) -> None:
+        """`feedback`, awaited."""
+        await self.session._call(self.feedback, key, score)
 
     def _hear(self, run: Run, score: float) -> None:
         value = self._tried.take(run)
@@ -258,11 +276,21 @@ class Rollout:
         self._leave()
         self._note("closed", {})
 
+    async def aclose(self) -> None:
+        """`close`, awaited."""
+        await self.session._call(self.close)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{value}: {one.count}" for value, one in self.samples.items())

@@ -92,7 +92,7 @@ class Runnable:
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return await pool.abegin(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        with runs.ready(target, session, pin, inputs, timeout) as program:
+        with await runs.ready(target, session, pin, inputs, timeout).abegun() as program:
             return await runs.arun(program, inputs, named, timeout)
 
     @_either
@@ -114,7 +114,7 @@ class Runnable:
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.begin_stream(cls, inputs, named, session=where, deadline=timeout, pin=pin)
-        ready = runs.ready(target, session, pin, inputs, timeout)
+        ready = runs.ready(target, session, pin, inputs, timeout).begun()
         return streaming.streamed(ready, inputs, named, timeout)
 
     @_either
@@ -128,7 +128,7 @@ class Runnable:
         pool: BasePool | None = None,
         **named: Any,
     ) -> AsyncPieces | AsyncStream:
-        """`stream`, for `async for`."""
+        """`stream`, for `async for`. The run begins with the first piece."""
         if pool is not None:
             cls, where = runs.elsewhere(target, session, inputs, timeout)
             return pool.begin_astream(cls, inputs, named, session=where, deadline=timeout, pin=pin)
@@ -160,7 +160,7 @@ class Runnable:
         **named: Any,
     ) -> Run:
         """`record`, awaited."""
-        with runs.ready(target, session, pin, inputs, timeout) as program:
+        with await runs.ready(target, session, pin, inputs, timeout).abegun() as program:
             return await runs.arecorded(program, inputs, named, timeout)
 
     def __call__(self: Any, *inputs: Any, **named: Any) -> Any:

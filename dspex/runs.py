@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
@@ -24,6 +24,7 @@ __all__ = [
     "Run",
     "arecorded",
     "arun",
+    "asked",
     "checked",
     "elsewhere",
     "methods",
@@ -34,6 +35,8 @@ __all__ = [
     "run",
     "would_block",
 ]
+
+R = TypeVar("R")
 
 
 @attrs.frozen
@@ -61,7 +64,11 @@ class Run:
 
 
 class ready:  # noqa: N801  reads as what it gives
-    """The program that a run uses: of this session, pinned or live; a private session ends with the run."""
+    """
+    The program that a run uses: of this session, pinned or live; a private session ends with the run.
+
+    It is bound, if it is not yet, where the block begins, or by `begun` or `abegun`.
+    """
 
     def __init__(
         self,
@@ -71,18 +78,41 @@ class ready:  # noqa: N801  reads as what it gives
         inputs: tuple[Any, ...],
         timeout: float | None = None,
     ) -> None:
-        self._private: Session | None = None
         _check_call(target, session, inputs, timeout)
-        if not isinstance(target, type):
-            program = target
-        else:
+        self._target = target
+        self._session = session if isinstance(target, type) else target.session
+        self._pin = pin
+        self._private: Session | None = None
+        self._program: Any = None
+
+    def begun(self) -> Self:
+        """Have the program ready from now on, and at the revision of now if it is pinned."""
+        if self._session is None:
+            self._session = self._private = Session()
+        self._program = self._made(self._session)
+        return self
+
+    async def abegun(self) -> Self:
+        """`begun`, awaited; without a thread where the program is there already."""
+        session, target = self._session, self._target
+        if session is None:
+            return self.begun()
+        if not self._pin:
+            self._program = session.attached(target) if isinstance(target, type) else target
+        if self._program is None:
+            self._program = await session._call(self._made, session)
+        return self
+
+    def _made(self, session: Session) -> Any:
+        target = program = self._target
+        if isinstance(target, type):
             cls: Any = target
-            if session is None:
-                session = self._private = Session()
             program = session.attachment(cls, lambda: cls.bind(session))
-        self._program = program.pinned() if pin else program
+        return program.pinned() if self._pin else program
 
     def __enter__(self) -> Any:
+        if self._program is None:
+            self.begun()
         return self._program
 
     def __exit__(self, *_: object) -> None:
@@ -171,8 +201,15 @@ async def arun(
     program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
 ) -> Any:
     """What `aforward` returns; `forward` runs in a thread where there is only that."""
-    with telemetry.running(program):
+    if telemetry.active is None:
         return await _arun(program, inputs, named, timeout)
+    with await asked(program, telemetry.running):
+        return await _arun(program, inputs, named, timeout)
+
+
+async def asked(program: Program, look: Callable[[Program], R]) -> R:
+    """What *look* returns of *program*; in a thread, if it looks at a snapshot that a store has to give."""
+    return look(program) if program._pin is not None else await program.session._call(look, program)
 
 
 async def _arun(
@@ -202,7 +239,8 @@ def recorded(
     program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
 ) -> Run:
     """`run`, with the record."""
-    first, values, started = _begin(program)
+    first, values = _begin(program)
+    started = time.perf_counter()
     return _end(program, first, values, started, run(program, inputs, named, timeout))
 
 
@@ -210,15 +248,16 @@ async def arecorded(
     program: Program, inputs: tuple[Any, ...], named: Mapping[str, Any], timeout: float | None
 ) -> Run:
     """`arun`, with the record."""
-    first, values, started = _begin(program)
+    first, values = await asked(program, _begin)
+    started = time.perf_counter()
     return _end(program, first, values, started, await arun(program, inputs, named, timeout))
 
 
-def _begin(program: Program) -> tuple[Revision, Mapping[str, Any], float]:
+def _begin(program: Program) -> tuple[Revision, Mapping[str, Any]]:
     snapshot = program._pin or program.session.snapshot()
     prefix = program._plan.prefix
     values = {name: snapshot[prefix + name] for name in type(program).variables}
-    return snapshot.revision, values, time.perf_counter()
+    return snapshot.revision, values
 
 
 def _end(program: Program, first: Revision, values: Mapping[str, Any], started: float, output: Any) -> Run:

@@ -395,15 +395,6 @@ class Session(Placing, AsyncVerbs, Trying):
         """The session as its store sees it."""
         return self._ledger
 
-    def attachment(self, key: object, make: Callable[[], Any]) -> Any:
-        """What is kept with this session under *key*, made once however many threads ask."""
-        rare = self._rarely()
-        if key not in rare.attachments:
-            with rare.lock:
-                if key not in rare.attachments:
-                    rare.attachments[key] = make()
-        return rare.attachments[key]
-
     # ---- the life of a handle ---------------------------------------------------------------------
 
     def delete(self) -> None:

@@ -13,7 +13,7 @@ from dspex.crossing import OneLoop, in_loop, in_thread
 from dspex.modules.base import BoundModule
 from dspex.pieces import END, AsyncChannel, AsyncPieces, Channel, Output, Pieces, in_threads, taking
 from dspex.plans import Subprogram
-from dspex.runs import methods, note, ready, would_block
+from dspex.runs import asked, methods, note, ready, would_block
 
 if TYPE_CHECKING:
     from dspex.program import Program
@@ -197,7 +197,7 @@ def _streamed(
 ) -> Generator[Any, None, Any]:
     end = None if timeout is None else time.monotonic() + timeout
     with program as bound, OneLoop() as awaited:
-        made, run = pieces(bound, inputs, named, awaited), _run(bound)
+        made, run = pieces(bound, inputs, named, awaited), _steps(bound)
         try:
             while True:
                 # One step at a time: whoever takes the pieces has time of their own.
@@ -232,8 +232,8 @@ async def _astreamed(
     import asyncio
 
     end = None if timeout is None else time.monotonic() + timeout
-    with program as bound:
-        made, run = _apieces(bound, inputs, named, output), _run(bound)
+    with await program.abegun() as bound:
+        made, run = _apieces(bound, inputs, named, output), await _asteps(bound)
         try:
             while True:
                 left = _left(end)
@@ -254,8 +254,12 @@ async def _astreamed(
             run.end()
 
 
-def _run(program: Program) -> telemetry.Steps:
+def _steps(program: Program) -> telemetry.Steps:
     return telemetry.Steps(lambda active: active.run_in_steps(program))
+
+
+async def _asteps(program: Program) -> telemetry.Steps:
+    return _steps(program) if telemetry.active is None else await asked(program, _steps)
 
 
 def _left(end: float | None) -> float | None:

@@ -6,7 +6,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self
 
 from dspex import deadlines, errors
@@ -166,7 +166,19 @@ class AsyncChanges(_Stream, AsyncIterator[Any]):
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._woken = False
+        self._first: Callable[[], Awaitable[tuple[list[Change | Snapshot], int]]] | None = None
+        self._beginning = asyncio.Lock()
         super().__init__(name, mode)
+
+    def begin_with(self, first: Callable[[], Awaitable[tuple[list[Change | Snapshot], int]]]) -> None:
+        """Let the reader await what `begin` takes, before it reads anything."""
+        self._first = first
+
+    async def _begin(self) -> None:
+        async with self._beginning:
+            if self._first is not None:
+                self.begin(*await self._first())
+                self._first = None
 
     def _wake(self) -> None:
         # One wake-up at a time: a busy loop must not collect one for each change.
@@ -175,6 +187,8 @@ class AsyncChanges(_Stream, AsyncIterator[Any]):
             self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def __anext__(self) -> Any:
+        if self._first is not None:
+            await self._begin()
         while True:
             self._arrived.clear()
             try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
 from dspex import errors
 from dspex.changes import EVERY_NAME, Change, ChangeSignal, Mode, Watch
 from dspex.commits import Commit, Declaration, Receipt
+from dspex.crossing import check_may_wait
 from dspex.dispatch import Bound, Fanout, Push
 from dspex.locks import ForkSafeLock, OwnedLock
 from dspex.records import Record, Revision, Snapshot
@@ -20,6 +21,9 @@ from dspex.streams import AsyncChanges, Changes
 from dspex.variables import Variable, listened
 
 __all__ = ["Declares", "Rare", "Watching"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _making = ForkSafeLock()
 
@@ -72,6 +76,7 @@ class Watching:
 
     if TYPE_CHECKING:
 
+        async def _call(self, verb: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R: ...
         def _commit(self, commit: Commit) -> Receipt: ...
         @property
         def variables(self) -> Mapping[str, Declaration]: ...
@@ -142,7 +147,7 @@ class Watching:
     def achanges(
         self, name: str = EVERY_NAME, *, mode: Mode = "latest", since: Revision | None = None
     ) -> AsyncChanges:
-        """The same for `async for`."""
+        """The same for `async for`. If a store has to be asked what was missed, the first `anext` does."""
         stream = AsyncChanges(name, mode)
         self._stream(stream, name, mode, since)
         return stream
@@ -153,7 +158,11 @@ class Watching:
         if since is not None and (type(since.rev) is not int or since.rev < 0):
             raise errors.InvalidValue.expecting("an integer from 0", errors.shown(since.rev)).at("since.rev")
         stream.open(self.watch(name, stream.weak_push(), mode=mode))
-        if since is not None:
+        if since is None:
+            return
+        if isinstance(stream, AsyncChanges) and self._ledger.blocking:
+            stream.begin_with(lambda: self._call(self._missed, name, since))
+        else:
             stream.begin(*self._missed(name, since))
 
     def _missed(self, name: str, since: Revision) -> tuple[list[Change | Snapshot], int]:
@@ -216,12 +225,34 @@ class Watching:
         if self._fanout is not None:
             self._fanout.look_again()
 
+    def attachment(self, key: object, make: Callable[[], Any]) -> Any:
+        """What is kept with this session under *key*, made once however many threads ask."""
+        rare = self._rarely()
+        if key not in rare.attachments:
+            if not rare.lock.acquire(blocking=False):
+                self._check_may_wait()
+                rare.lock.acquire()
+            try:
+                if key not in rare.attachments:
+                    rare.attachments[key] = make()
+            finally:
+                rare.lock.release()
+        return rare.attachments[key]
+
+    def attached(self, key: object) -> Any:
+        """What is kept under *key* by now, or None."""
+        return None if self._rare is None else self._rare.attachments.get(key)
+
     def _rarely(self) -> Rare:
         if self._rare is None:
             with _making:
                 if self._rare is None:
                     self._rare = Rare()
         return self._rare
+
+    def _check_may_wait(self) -> None:
+        if self._fanout is None or not self._fanout.telling:  # what a callback does is no verb of the loop
+            check_may_wait(self)
 
     # ---- the sink of the ledger -------------------------------------------------------------------
 

@@ -75,6 +75,19 @@ def test_runs_get_their_share_and_the_session_keeps_its_value(live):
         assert rollout.choose("vip") == rollout.run(Agent, user=7, key="vip").output
 
 
+def test_a_program_that_nobody_has_bound_yet_is_bound_first():
+    class Late(Program):
+        more = defvariable(Float(), initial=0.5)
+
+        def forward(self):
+            return self.more
+
+    with Session() as session:
+        Agent.bind(session)
+        with session.rollout("strategy", {"a": 0.5, "b": 0.5}) as rollout:
+            assert rollout.run(Late, key=1).output == 0.5
+
+
 def test_a_module_gets_its_share_too(store):
     class Modular(Program):
         step = defvariable(ModuleChoice("one", "two"), initial="one")

@@ -149,7 +149,7 @@ class Ledger(ABC):
     __slots__ = ()
 
     blocking: ClassVar[bool] = False
-    """Whether a commit may wait for a disk or a network; async callers then use a thread."""
+    """Whether its verbs may wait for a disk or a network; async callers then use a thread."""
 
     id: str
     store: Any

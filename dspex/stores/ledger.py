@@ -138,9 +138,10 @@ class MemoryLedger(Movable):
     @classmethod
     def fork_of(cls, ledger: Ledger) -> MemoryLedger:
         """A private ledger that starts as *ledger*, of any store, is now."""
-        lock = ledger._lock if isinstance(ledger, MemoryLedger) else _forks
-        with lock:
-            return cls(lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
+        if not isinstance(ledger, MemoryLedger):  # a server takes its time: not under the lock of all
+            return cls(_forks, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
+        with ledger._lock:
+            return cls(ledger._lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
 
     # ---- the hot path -----------------------------------------------------------------------------
 
