@@ -55,8 +55,8 @@ class Call(Job):
         self.reply: Any = None
         self.lost: str | None = None
         """Why there is no reply."""
-        self.unsafe = 0
-        """How many copies are known to have the change, where that are too few."""
+        self.unsafe = ""
+        """Why the change is not as durable as it is to be, though it was made."""
 
 
 class Calls:
@@ -106,7 +106,7 @@ class Calls:
                     return reply
                 if reply.code == "ERR" and "Function not found" in str(reply) and not installed:
                     installed = True
-                    self.install()
+                    self.load()
                     continue
                 if reply.code in ("MOVED", "ASK"):
                     raise reply
@@ -142,12 +142,10 @@ class Calls:
         )
 
     def _not_durable(self, job: Call, op: str) -> errors.DurabilityUnknown:
-        level = self._peer.location.durability
+        shown, level = self._peer.shown, self._peer.location.durability
         return errors.DurabilityUnknown(
-            f"the commit was made, but not as durable as '{level}' within "
-            f"{self._peer.location.timing.deadline:g} s: it can be lost when the server at "
-            f"{self._peer.shown} fails.",
-            address=self._peer.shown,
+            f"the commit was made, but {job.unsafe}: it can be lost when the server at {shown} fails.",
+            address=shown,
             durability=str(level),
             op=op,
         )
@@ -199,7 +197,8 @@ class Calls:
             self._forget()
             missing = _without_answer(todo, str(error))
             if wire is not None and self._wait and not missing:
-                _unsafe(todo)  # only the answer to the wait for durability is missing
+                level = self._peer.location.durability
+                _unsafe(todo, f"its server has not said whether it is as durable as '{level}'")
         except errors.DspexError as error:
             for job in jobs:
                 job.error = error
@@ -251,14 +250,13 @@ class Calls:
     def _waited(self, reply: Any, jobs: list[Call]) -> None:
         level = self._peer.location.durability
         if type(reply) is Refused:
-            raise errors.StoreUnavailable(
-                f"the server at {self._peer.shown} cannot make commits as durable as '{level}': "
-                f"{errors.shown(str(reply))[1:-1]}",
-                address=self._peer.shown,
-            )
+            said = errors.shown(str(reply))[1:-1].rstrip(".")
+            _unsafe(jobs, f"its server cannot make commits as durable as '{level}' ({said})")
+            return
         reached = reply[0] if isinstance(reply, list) else reply
         if reached < max(1, level.replicas):
-            _unsafe(jobs)
+            deadline = self._peer.location.timing.deadline
+            _unsafe(jobs, f"not as durable as '{level}' within {deadline:g} s")
 
     def _forget(self) -> None:
         wire, self._wire = self._wire, None
@@ -270,7 +268,20 @@ class Calls:
         Put the library of functions into the server.
 
         Raises:
-            StoreUnavailable: That is not allowed.
+            StoreUnavailable, DeadlineExceeded: There is no server, or that is not allowed.
+        """
+        job = self.load()
+        if job.error is not None:
+            raise job.error
+        if job.lost is not None:
+            raise self._unanswered(job.lost, "")
+
+    def load(self) -> Call:
+        """
+        Try to put the library there; what came of that.
+
+        Raises:
+            StoreUnavailable: It is not allowed.
         """
         due = time.monotonic() + self._peer.location.timing.deadline
         job = Call(frame(b"FUNCTION", b"LOAD", b"REPLACE", source().encode()), due)
@@ -282,6 +293,7 @@ class Calls:
                 f"({errors.shown(str(job.reply))[1:-1]})",
                 address=self._peer.shown,
             )
+        return job
 
 
 MAYBE = object()
@@ -302,10 +314,10 @@ def _without_answer(jobs: list[Call], why: str) -> int:
     return len(missing)
 
 
-def _unsafe(jobs: list[Call]) -> None:
+def _unsafe(jobs: list[Call], why: str) -> None:
     for job in jobs:
         if job.durable and type(job.reply) is bytes:
-            job.unsafe = 1
+            job.unsafe = why
 
 
 def _wait_for(peer: Peer) -> bytes:

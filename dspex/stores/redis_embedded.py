@@ -23,6 +23,7 @@ __all__ = ["EmbeddedStore", "Server"]
 
 GUARD = """
 import os, signal, subprocess, sys, threading
+os.umask(0o077)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 server = subprocess.Popen(sys.argv[1:], start_new_session=True)
 def stop(*_):
@@ -73,7 +74,13 @@ class Server:
                     f"{self.folder} is too long a path for a socket: 88 characters at most.",
                     path=str(self.folder),
                 )
-            lock = (self.folder / "lock").open("wb")
+            where = self.folder.stat()
+            if where.st_uid != os.geteuid() or where.st_mode & 0o077:
+                raise errors.PermissionDenied(
+                    f"others may enter {self.folder}, and with it use its server: chmod 700 it.",
+                    path=str(self.folder),
+                )
+            lock = open(self.folder / "lock", "wb", opener=_private)  # noqa: SIM115 - held while it runs
         except OSError as error:
             raise errors.StoreUnavailable(
                 f"{self.folder} cannot be used for an embedded server: {error.strerror}.",
@@ -183,6 +190,10 @@ class EmbeddedStore(RedisStore):
     def url(self) -> str:
         """What other processes of this machine give as their store."""
         return f"valkey+unix://{self.server.socket}"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _binary() -> str:

@@ -178,7 +178,7 @@ class Link:
 
     def install(self, peer: Peer) -> None:
         """Put the library into a server, from the thread that hears: it must not wait for itself."""
-        peer.calls.install()
+        peer.calls.load()  # if there was no answer, the next question finds that out
 
     @property
     def error(self) -> errors.DspexError | None:

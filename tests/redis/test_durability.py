@@ -9,7 +9,7 @@ import pytest
 from redis_servers import start_redis
 
 from dspex import DurabilityUnknown, Integer, Session, StoreUnavailable
-from dspex.stores.redis import RedisStore
+from dspex.stores.redis import RedisStore, install
 
 SOAK = bool(os.environ.get("DSPEX_SOAK"))
 KILLS = 100 if SOAK else 5
@@ -157,6 +157,22 @@ def test_a_durability_that_the_server_cannot_give_is_refused(own, stores):
         pytest.raises(StoreUnavailable, match="cannot make commits as durable as 'fsynced'"),
     ):
         session.register("n", Integer(), initial=0)
+
+
+def test_what_was_made_is_there_however_little_the_server_promises(own, stores):
+    server = own()
+    with Session("alone", store=stores(server.url)) as session:
+        session.register("n", Integer(), initial=0)
+    with Session("alone", store=stores(f"{server.url}?durability=fsynced&deadline=2")) as session:
+        with pytest.raises(DurabilityUnknown) as caught:
+            session.set("n", 7)
+        assert caught.value.op
+        assert session.get("n") == 7
+
+
+def test_who_installs_where_nobody_is_is_told():
+    with pytest.raises(StoreUnavailable, match=r"no contact with the server at redis://127\.0\.0\.1:1"):
+        install("redis://127.0.0.1:1?deadline=0.3")
 
 
 def test_an_old_redis_has_no_waitaof_and_says_so(own, stores):

