@@ -33,7 +33,7 @@ class _Stream(ABC):
         self._latest: dict[str, Change] = {}
         self._all: deque[Change | Snapshot] = deque()
         self._seen = -1
-        self._lock = ForkSafeLock(reentrant=False)
+        self._lock = ForkSafeLock()
         self._watch: Watch | None = None
         self._error: errors.DspexError | None = None
         self.closed = False
@@ -121,7 +121,7 @@ class Changes(_Stream, Iterator[Any]):
 
     def __init__(self, name: str, mode: Mode) -> None:
         super().__init__(name, mode)
-        self._arrived = threading.Condition(self._lock)  # type: ignore[arg-type]  # all that it asks of a lock
+        self._arrived = threading.Condition(self._lock)
 
     def _wake(self) -> None:
         self._arrived.notify_all()
