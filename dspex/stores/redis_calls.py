@@ -52,6 +52,11 @@ class Call(Job):
         self.unsafe = 0
         """How many copies are known to have the change, where that are too few."""
 
+    @property
+    def over(self) -> bool:
+        """Whether it was sent, or has failed."""
+        return self.reply is not None or self.lost is not None or self.error is not None
+
 
 class Calls:
     """
@@ -152,12 +157,7 @@ class Calls:
 
     def close(self) -> None:
         """Let go of the connection, when nobody uses it."""
-        if self._turns.begin(blocking=False):
-            try:
-                self._forget()
-            finally:
-                self._turns.end()
-        else:
+        if self._turns.at_once(self._forget) is None:
             self.drop()
 
     # ---- for who has the turn -------------------------------------------------------------------------
@@ -226,10 +226,11 @@ class Calls:
         if reached < max(1, level.replicas):
             _unsafe(jobs)
 
-    def _forget(self) -> None:
+    def _forget(self) -> bool:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+        return wire is not None
 
     def install(self) -> None:
         """
