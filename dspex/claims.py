@@ -96,12 +96,17 @@ class Claim:
         return f"<Claim on {names} by '{self.owner}' in session '{self.session.id}', {self.request.ttl:g} s>"
 
     def __enter__(self) -> Self:
+        if self._entered is not None:
+            raise errors.InvalidDeclaration(
+                "the block of this claim is open already; make another one: session.claim(…)."
+            )
         self._entered = _active.set((*_active.get(), self))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._entered is not None:
             _active.reset(self._entered)
+            self._entered = None
         if self.session.closed:
             return
         try:

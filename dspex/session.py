@@ -262,9 +262,9 @@ class Session(Placing, AsyncVerbs, Trying):
         No update is lost, however many swap at the same time.
         """
         while True:
-            record = self.record(name)
             if underway and (batch := open_batch(self)) is not None:
-                return batch.add(name, fn(batch.pending(record)), metadata, source, record.version)
+                return batch.swap(name, fn, metadata, source)
+            record = self.record(name)
             try:
                 return self.set(name, fn(record.value), metadata, source=source, expect=record.version)
             except errors.VersionConflict:
