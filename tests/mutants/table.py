@@ -176,6 +176,22 @@ MUTANTS = (
         f"{PROMISES}::test_wherever_the_disk_fails_a_commit_is_whole_or_not_at_all",
     ),
     Mutant(
+        "half-a-set",
+        "Ctrl-C in the middle of a set leaves what is left of it undone",
+        LEDGER,
+        "                self._finish((change,))\n",
+        "                pass\n",
+        "tests/test_interrupts.py::test_a_set_that_is_interrupted_is_whole_or_not_at_all",
+    ),
+    Mutant(
+        "lost-turn",
+        "Ctrl-C before a leader begins leaves those waiting who come after it",
+        "dspex/stores/groups.py",
+        "        except BaseException:\n            self._pass_on(job)\n            raise\n",
+        "        finally:\n            pass\n",
+        "tests/stores/test_sqlite_interrupts.py::test_a_turn_that_is_interrupted_is_passed_on",
+    ),
+    Mutant(
         "lost-wakeup",
         "the leader leaves without looking who waits",
         "dspex/stores/groups.py",
