@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -31,6 +32,7 @@ def interrupted(act: Callable[[], object], at: int) -> bool:
     """Run *act* with a KeyboardInterrupt at the place number *at* in dspex; whether there is such a place."""
     passed = -1
     before: dict[FrameType, str | None] = {}
+    finalizing: set[FrameType | None] = set()
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal passed
@@ -39,8 +41,10 @@ def interrupted(act: Callable[[], object], at: int) -> bool:
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
             if frame.f_back in before:
                 before[frame.f_back] = None
-            code = frame.f_code
-            return trace if code.co_filename.startswith(HERE) and code.co_name not in FINALIZERS else None
+            if frame.f_code.co_name in FINALIZERS or frame.f_back in finalizing:
+                finalizing.add(frame)
+                return None
+            return trace if frame.f_code.co_filename.startswith(HERE) else None
         if event == "opcode":
             passed += before[frame] in CHECKED
             if passed == at and before[frame] in CHECKED:
@@ -49,6 +53,7 @@ def interrupted(act: Callable[[], object], at: int) -> bool:
         return trace
 
     known = sys.gettrace()
+    gc.disable()  # the garbage of other tests is not what is interrupted
     sys.settrace(trace)
     try:
         act()
@@ -56,6 +61,7 @@ def interrupted(act: Callable[[], object], at: int) -> bool:
         assert passed >= at
     finally:
         sys.settrace(known)
+        gc.enable()
     return passed >= at
 
 

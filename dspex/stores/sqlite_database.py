@@ -345,14 +345,19 @@ class Database:
     def release_at_once(self) -> None:
         """The same for finalizers, which must not wait: garbage may be collected in the middle of a turn."""
         self.holds.pop()
-        if self.gone is None and not self.holds:
+        if self.gone is not None or self.holds:
+            return
+        if _registry._is_owned():  # type: ignore[attr-defined]  # garbage of a thread that opens or closes
+            _unsettled.append(self)
+            return
+        try:
             if _registry.acquire(blocking=False):
-                try:
-                    self._close_unused(self.turns.do_at_once)
-                finally:
-                    _registry.release()
+                self._close_unused(self.turns.do_at_once)
             else:
                 _unsettled.append(self)
+        finally:
+            with suppress(RuntimeError):  # another thread has it
+                _registry.release()
 
     def _close_unused(self, do: Callable[[Job], object]) -> None:
         if self.gone is None and not self.holds and do(Task(self._close)) is False:
@@ -398,7 +403,7 @@ class Database:
             ledger.end(forked)
 
 
-_registry = threading.Lock()
+_registry = threading.RLock()
 _files: dict[object, Database] = {}
 """What is open, by path."""
 _unsettled: deque[Database] = deque()
@@ -414,7 +419,7 @@ def _settle() -> None:
 
 def _leave_to_parent() -> None:
     global _registry  # noqa: PLW0603 - it may be held by a thread that is not in this process
-    _registry = threading.Lock()
+    _registry = threading.RLock()
     _files.clear()
     _unsettled.clear()
     for database in list(_databases):

@@ -8,6 +8,8 @@ from interrupts import everywhere
 
 from dspex import Integer, Program, Session, defvariable
 from dspex.stores.groups import Job, Turns
+from dspex.stores.sqlite import SqliteStore
+from dspex.stores.sqlite_database import Database
 
 
 class Pair(Program):
@@ -79,6 +81,23 @@ def test_those_who_wait_for_a_leader_that_is_interrupted_are_served():
             thread.join(10)
         assert [1, 1, 1] == [one.times for one in others] or threads is None
         threads = None
+
+
+def test_an_interrupt_as_garbage_lets_go_of_a_file_lets_others_open_it(url, monkeypatch):
+    with SqliteStore(url) as store:
+        database = store._open
+
+        def begin():
+            database.holds.clear()
+            database.holds.append(None)
+            return database.release_at_once
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "_close_unused", lambda *_: None)
+            for _ in everywhere(begin):
+                elsewhere(lambda: Database.held(store.location))
+        database.holds.clear()
+        database.holds.append(None)
 
 
 @pytest.mark.parametrize("names", ["a", "ab"])
