@@ -67,12 +67,14 @@ def interrupted(act: Callable[[], object], at: int) -> bool:
 
 def everywhere(begin: Callable[[], Callable[[], object]]) -> Iterator[int]:
     """
-    Interrupt what *begin* returns at one place after another, each time a new one; yields after each.
+    Interrupt what *begin* returns at one place after another, each time a new one, and at last nowhere; yields
+    after each.
 
     So it tests the places of one thread; *begin* makes all anew that is tested.
     """
     for at in count():
-        if not interrupted(begin(), at):
-            assert at
-            return
+        more = interrupted(begin(), at)
+        assert more or at
         yield at
+        if not more:
+            return
