@@ -67,7 +67,7 @@ def interrupted(act: Callable[[], object], at: int) -> bool:
 
 def everywhere(begin: Callable[[], Callable[[], object]]) -> Iterator[int]:
     """
-    Interrupt what *begin* returns at one place after another, each time a new one, and at last nowhere; yields
+    Interrupt what *begin* returns at one place after another, each time a new one, at last nowhere; yields
     after each.
 
     So it tests the places of one thread; *begin* makes all anew that is tested.
