@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
@@ -45,10 +45,12 @@ class Batch:
         self.session = session
         self.receipt: Receipt | None = None
         """What the commit did, once the block has ended; None if there was none, or another batch took it."""
+        self._given = metadata
         self._metadata = metadata
         self._source = source
         self._writes: dict[str, Write] = {}
         self._token: str | None = None
+        """Of the claim with whose right it commits."""
         self._outer: Batch | None = None
         self._joined: Batch | None = None
         """The batch of the same session around this one, which takes what this one has."""
@@ -74,8 +76,21 @@ class Batch:
             name, value, record.version + 1, 0, record.epoch, source, metadata, time.time(), record.value
         )
 
+    def swap(
+        self, name: str, fn: Callable[[Any], Any], metadata: Mapping[str, Any] | None, source: str | None
+    ) -> Change:
+        """Note what *fn* makes of the value; what `Session.swap` does inside the block."""
+        record = self.session.record(name)
+        # What the batch has itself was not read, so its version is not expected beside what was before.
+        expect = None if self._has(name) else record.version
+        return self.add(name, fn(self.pending(record)), metadata, source, expect)
+
+    def _has(self, name: str) -> bool:
+        return name in self._writes or (self._joined is not None and self._joined._has(name))
+
     def join(self, commit: Commit) -> Receipt:
         """Note the writes of *commit*, or none; what the other verbs that set do inside the block."""
+        token = self._right(commit.token)
         writes, metadata = dict(self._writes), self._metadata
         try:
             changes = [
@@ -87,8 +102,18 @@ class Batch:
         except errors.DspexError:
             self._writes, self._metadata = writes, metadata
             raise
-        self._token = commit.token or self._token
+        self._token = token
         return Receipt(self.session.revision.epoch, 0, tuple(changes))
+
+    def _right(self, token: str | None) -> str | None:
+        """The token of both *token* and what was joined before: of the inner of two claims."""
+        inner, outer = sorted((token or "", self._token or ""), key=len, reverse=True)
+        if outer and inner != outer and not inner.startswith(f"{outer}/"):
+            raise errors.InvalidCall(
+                f"a batch of session '{self.session.id}' commits with the right of one claim (got two). "
+                "Claim all the names together, or make a batch for each."
+            )
+        return inner or None
 
     def pending(self, record: Record) -> Any:
         """The value that the batch has for a variable, or that of its *record*."""
@@ -99,7 +124,7 @@ class Batch:
     def __enter__(self) -> Self:
         if self._entered is not None:
             raise errors.InvalidDeclaration("this batch is open already; make another one: session.batch().")
-        self._writes = {}
+        self._writes, self._metadata, self._token, self.receipt = {}, self._given, None, None
         self._joined = open_batch(self.session)
         self._outer = opened.get()
         self._entered = opened.set(self)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import blinker
 
-from dspex import errors
+from dspex import deadlines, errors
 from dspex.locks import ForkSafeLock
 from dspex.records import Record
 
@@ -31,6 +31,7 @@ __all__ = [
     "connections",
     "fell_behind",
     "report",
+    "running_loop",
     "skipped",
 ]
 
@@ -94,7 +95,7 @@ class ChangeSignal(blinker.Signal):
 
     def connect(self, receiver: Any, sender: Any = blinker.ANY, weak: bool = True) -> Any:
         """Call *receiver* as `receiver(session, change=change)` from now on."""
-        if inspect.iscoroutinefunction(receiver):
+        if _is_async(receiver):
             raise errors.InvalidDeclaration(
                 f"{receiver!r} is async and a signal does not await. Use session.watch(name, fn)."
             )
@@ -122,6 +123,28 @@ class ChangeSignal(blinker.Signal):
         if receiver_id not in self.receivers:
             self._serials.pop(receiver_id, None)
         connections.changed()
+
+
+def _is_async(function: Any) -> bool:
+    """Whether *function*, or the `__call__` of its class, is an `async def`."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def running_loop(what: str) -> asyncio.AbstractEventLoop:
+    """
+    The event loop that runs here, which *what* needs.
+
+    Raises:
+        InvalidCall: There is none.
+    """
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise errors.InvalidCall(
+            f"{what} needs a running event loop: call it in an async function."
+        ) from None
 
 
 def _identity(receiver: Any) -> Hashable:
@@ -168,10 +191,10 @@ class Watch:
         """Called once when the watch is closed."""
         self.deliver: Callable[[Change], object] = callback
         """What the dispatcher calls."""
-        if inspect.iscoroutinefunction(callback):
-            self.deliver = _OnLoop(self).push
         if not callable(callback):
             raise errors.InvalidValue.expecting("a function", errors.shown(callback)).at("the watcher")
+        if _is_async(callback):
+            self.deliver = _OnLoop(self).push
         if debounce is not None:
             self.deliver = _Debounce(self, debounce, self.deliver).push
         signal.connect(self, weak=False)
@@ -250,8 +273,7 @@ class _Debounce:
     """Calls once a burst is over, with the last change of each name that it had."""
 
     def __init__(self, watch: Watch, seconds: float, deliver: Callable[[Change], object]) -> None:
-        if not isinstance(seconds, int | float) or not 0 < seconds < threading.TIMEOUT_MAX:
-            raise errors.InvalidValue.expecting("more than 0 seconds", errors.shown(seconds)).at("debounce")
+        deadlines.check_seconds(seconds, "debounce", least="more than 0")
         self._watch = watch
         self._deliver = deliver
         self._seconds = seconds
@@ -288,6 +310,8 @@ class _Debounce:
                 self._deliver(change)
             except Exception as error:
                 self._watch.failed(error, change)
+            except BaseException as error:  # in a thread of its own: nobody else would hear of it
+                self._watch.failed(RuntimeError(f"the callback raised {error!r}"), change)
         # Only now may another timer start: calls of one watch come one at a time.
         with self._lock:
             self._waiting = 0
@@ -305,10 +329,8 @@ class _OnLoop:
     """
 
     def __init__(self, watch: Watch) -> None:
-        import asyncio
-
         self._watch = watch
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop("an async watcher")
         self._context = contextvars.copy_context()
         self._lock = ForkSafeLock()
         self._waiting: deque[Change] = deque()

@@ -120,6 +120,10 @@ class Claim:
         return f"<Claim on {names} by '{self.owner}' in session '{self.session.id}', {self.request.ttl:g} s>"
 
     def __enter__(self) -> Self:
+        if self._entered is not None:
+            raise errors.InvalidDeclaration(
+                "the block of this claim is open already; make another one: session.claim(…)."
+            )
         self._entered = _active.set((*_active.get(), self))
         return self
 
@@ -137,6 +141,7 @@ class Claim:
     def _leave(self) -> None:
         if self._entered is not None:
             _active.reset(self._entered)
+            self._entered = None
 
     def _end(self, *, failed: bool) -> None:
         if self.session.closed:

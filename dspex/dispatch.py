@@ -109,7 +109,7 @@ class Fanout:
         "__weakref__",
         "_age",
         "_drainer",
-        "_idle",
+        "_free",
         "_limit",
         "_nested",
         "_overrun",
@@ -123,8 +123,11 @@ class Fanout:
         self._session = session
         self._targets: dict[str, Targets] = {}
         self._age = connections.count
-        self._idle = [True]
-        """Who pops this dispatches: a lock at half the price, as `list.pop` is atomic."""
+        self._free = True
+        """
+        Who deletes this dispatches: a lock at half the price, as `del` is atomic; and no call, after each of
+        which an interrupt may come, here before it is known that there is a turn to give back.
+        """
         self._drainer: int | None = None
         """The thread that dispatches."""
         self._limit = QUEUE
@@ -202,18 +205,19 @@ class Fanout:
             watch, rev = self._overrun.pop()
             watch.overrun(skipped(watch.name, rev))
         # Looked at again after the turn is given back: a committer that found it taken left its change to us.
+        here = get_ident()
         while self.queue:
             try:
-                turn = self._idle.pop()
-            except IndexError:
+                del self._free
+            except AttributeError:
                 return
-            self._drainer = get_ident()
             try:
+                self._drainer = here
                 self._deliver()
             finally:
                 self._drainer = None
                 self.depth = 0
-                self._idle.append(turn)
+                self._free = True
 
     def _deliver(self) -> None:
         while self.queue:
@@ -310,8 +314,8 @@ class Fanout:
     def _reset_after_fork(self) -> None:
         # The thread that was dispatching is not in this process, unless it is the one that forked.
         if self._drainer != get_ident():
-            self._idle = [True]
             self._drainer = None
+            self._free = True
 
 
 class _BlinkerReceiver:

@@ -1,4 +1,4 @@
-"""What a fork gives back to its parent."""
+"""Where a fork begins, and what it gives back to its parent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,28 @@ from typing import TYPE_CHECKING
 
 from dspex import errors
 from dspex.commits import Receipt, Write, names_of
+from dspex.locks import ForkSafeLock
+from dspex.stores import Ledger, MemoryLedger
 
 if TYPE_CHECKING:
     from dspex.session import Session
 
-__all__ = ["note_given", "refused", "writes_back"]
+__all__ = ["fork_of", "note_given", "refused", "writes_back"]
+
+_lock = ForkSafeLock()
+"""That of forks of sessions whose own store is not in this process."""
+
+
+def fork_of(ledger: Ledger) -> MemoryLedger:
+    """A private ledger that starts as *ledger*, of any store, is now."""
+    if isinstance(ledger, MemoryLedger):
+        lock = ledger._lock
+        with lock:
+            return MemoryLedger(lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
+    while True:  # without a lock: a snapshot may ask a server, and call watchers
+        schema, start = ledger.schema, ledger.snapshot()
+        if schema is ledger.schema:
+            return MemoryLedger(_lock, start=start, schema=schema, rules=ledger.rules)
 
 
 def refused(parent: Session, fork: Session, error: errors.DspexError) -> errors.DspexError:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from threading import get_ident
+from _thread import RLock
 from weakref import KeyedRef
 
 __all__ = ["ForkSafeLock", "OwnedLock"]
 
 
-class ForkSafeLock:
+# Both are locks of CPython itself, to the last method. It handles signals after calls: one that comes as such
+# a lock is taken finds the `with` statement ready to give it back. It would not if `__enter__` were Python,
+# nor between an `acquire()` and its `try`.
+
+
+class ForkSafeLock(RLock):  # type: ignore[misc]  # CPython lets us; final in the stubs alone
     """
     A lock whose owner's state is whole in a forked child.
 
@@ -19,30 +23,16 @@ class ForkSafeLock:
     them back on both sides. Therefore no user code may run while one is held, and no other one be taken.
 
     The exception is what the garbage collector runs: an abandoned session may be closed in the middle of a
-    commit, by the same thread. So the lock is re-entrant, unless a condition waits on it.
+    commit, by the same thread. So the lock is re-entrant.
     """
 
-    __slots__ = ("__weakref__", "acquire", "release")
+    __slots__ = ()
 
-    acquire: Callable[..., bool]
-    """Bound beforehand: in `try … finally` half the time of a `with` statement on CPython 3.11."""
-
-    release: Callable[[], None]
-
-    def __init__(self, *, reentrant: bool = True) -> None:
-        lock = threading.RLock() if reentrant else threading.Lock()
-        self.acquire = lock.acquire
-        self.release = lock.release
+    def __init__(self) -> None:
         _safe[id(self)] = KeyedRef(self, _forget_safe, id(self))
 
-    def __enter__(self) -> None:
-        self.acquire()
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class OwnedLock:
+class OwnedLock(RLock):  # type: ignore[misc]  # the same
     """
     A re-entrant lock under which user code may run.
 
@@ -50,41 +40,15 @@ class OwnedLock:
     it does not go on in the child.
     """
 
-    __slots__ = ("__weakref__", "_depth", "_lock", "_owner")
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._owner: int | None = None
-        self._depth = 0
         _owned[id(self)] = KeyedRef(self, _forget_owned, id(self))
-
-    def acquire(self, *, blocking: bool = True) -> bool:
-        """Take it; if others have it, wait where *blocking*, else return False."""
-        if not self._lock.acquire(blocking):
-            return False
-        self._owner = get_ident()
-        self._depth += 1
-        return True
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Give it back."""
-        self._depth -= 1
-        if not self._depth:
-            self._owner = None
-        self._lock.release()
 
     def free_in_child(self) -> None:
         """Forget the threads that are not in this process."""
-        if self._owner != get_ident():
-            self._lock = threading.RLock()
-            self._owner = None
-            self._depth = 0
+        if not self._is_owned():  # type: ignore[attr-defined]  # `threading` uses both
+            self._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 _forking = threading.Lock()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dspex import errors
 from dspex.commits import Commit, Receipt
 from dspex.locks import ForkSafeLock
+from dspex.stores.base import ClosedLedger
 
 if TYPE_CHECKING:
     from dspex.session import Session
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Rule", "Values", "abide", "first_refusal", "make_ruled", "rule"]
 
 _adding = ForkSafeLock()
+
+
+class _UnknownAttribute(AttributeError):
+    """What `hasattr` takes for a no; where no rule does so, the *error* is raised."""
+
+    def __init__(self, error: errors.UnknownVariable) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class Values:
@@ -52,7 +61,10 @@ class Values:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self[name]
+        try:
+            return self[name]
+        except errors.UnknownVariable as error:
+            raise _UnknownAttribute(error) from None
 
 
 class Rule:
@@ -73,7 +85,10 @@ class Rule:
     def refusal(self, values: Mapping[str, Any]) -> tuple[str | None, set[str]]:
         """What the rule says against *values*, and the names that it read to know."""
         view = Values(values, self.prefix)
-        said = self.function(view)
+        try:
+            said = self.function(view)
+        except _UnknownAttribute as unknown:
+            raise unknown.error from None
         if said is not None and not isinstance(said, str):
             raise errors.InvalidDeclaration(
                 f"rule {self.name} must return a sentence or None (got {errors.shown(said, 60)}).",
@@ -118,6 +133,8 @@ def abide(ledger: Ledger, rules: tuple[Rule, ...]) -> None:
     """From now on judge the commits of every handle on *ledger* by *rules*."""
     if not rules:
         return
+    if isinstance(ledger, ClosedLedger):
+        raise ledger.error()
     with _adding:
         new = tuple(one for one in rules if one not in ledger.rules)
         if new:

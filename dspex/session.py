@@ -18,7 +18,7 @@ from dspex.kinds import Kind, as_kind
 from dspex.placing import Placing, placed
 from dspex.records import Record, Revision, Snapshot
 from dspex.rules import make_ruled
-from dspex.stores import Ledger, MemoryLedger, MemoryStore, Store, open_store
+from dspex.stores import Ledger, MemoryStore, Store, open_store
 from dspex.stores.base import ClosedLedger, Ended
 from dspex.trying import Trying
 from dspex.variables import MISSING, checked_initial
@@ -262,9 +262,9 @@ class Session(Placing, AsyncVerbs, Trying):
         No update is lost, however many swap at the same time.
         """
         while True:
-            record = self.record(name)
             if underway and (batch := open_batch(self)) is not None:
-                return batch.add(name, fn(batch.pending(record)), metadata, source, record.version)
+                return batch.swap(name, fn, metadata, source)
+            record = self.record(name)
             try:
                 return self.set(name, fn(record.value), metadata, source=source, expect=record.version)
             except errors.VersionConflict:
@@ -355,7 +355,7 @@ class Session(Placing, AsyncVerbs, Trying):
         if values is not None and not isinstance(values, Mapping):
             raise errors.InvalidValue.expecting("values by name", errors.shown(values)).at("values")
         child = Session.__new__(type(self))
-        child._begin(self._followed(MemoryLedger.fork_of), self._source, self)
+        child._begin(self._followed(forks.fork_of), self._source, self)
         if values:
             try:
                 child.update(values)

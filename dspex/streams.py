@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self
 
 from dspex import deadlines, errors
-from dspex.changes import LOSSLESS_QUEUE, Change, Mode, Watch, fell_behind
+from dspex.changes import LOSSLESS_QUEUE, Change, Mode, Watch, fell_behind, running_loop
 from dspex.locks import ForkSafeLock
 from dspex.records import Snapshot
 
@@ -27,14 +28,15 @@ class _Stream(ABC):
     The buffer is bounded, and in mode `latest` coalesced by name.
     """
 
+    _watch: Watch | None = None
+
     def __init__(self, name: str, mode: Mode) -> None:
         self._name = name
         self._mode: Mode = mode
         self._latest: dict[str, Change] = {}
         self._all: deque[Change | Snapshot] = deque()
         self._seen = -1
-        self._lock = ForkSafeLock(reentrant=False)
-        self._watch: Watch | None = None
+        self._lock = ForkSafeLock()
         self._error: errors.DspexError | None = None
         self.closed = False
         """Whether the iteration has ended; what was there before may still be read."""
@@ -121,7 +123,7 @@ class Changes(_Stream, Iterator[Any]):
 
     def __init__(self, name: str, mode: Mode) -> None:
         super().__init__(name, mode)
-        self._arrived = threading.Condition(self._lock)  # type: ignore[arg-type]  # all that it asks of a lock
+        self._arrived = threading.Condition(self._lock)
 
     def _wake(self) -> None:
         self._arrived.notify_all()
@@ -138,9 +140,10 @@ class Changes(_Stream, Iterator[Any]):
         """
         if timeout is not None:
             deadlines.check_seconds(timeout, "timeout")
-        with self._arrived:
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._lock:  # the condition's own way in is Python, where an interrupt would leave it taken
             while (found := self._take()) is None:
-                if not self._arrived.wait(timeout):
+                if not self._arrived.wait(None if end is None else max(0.0, end - time.monotonic())):
                     raise errors.DeadlineExceeded(f"no change came within {timeout} s.", seconds=timeout)
         return found
 
@@ -163,7 +166,7 @@ class AsyncChanges(_Stream, AsyncIterator[Any]):
     def __init__(self, name: str, mode: Mode) -> None:
         import asyncio
 
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop("achanges()")
         self._arrived = asyncio.Event()
         self._woken = False
         self._first: Callable[[], Awaitable[tuple[list[Change | Snapshot], int]]] | None = None

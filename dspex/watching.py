@@ -215,13 +215,10 @@ class Watching:
         """Push every commit of the names of *pushes*, declared before, into *program* as long as it lives."""
         bound = Bound(program, _forget)
         bound.pushes, bound.session = pushes, self
-        _making.acquire()
-        try:
+        with _making:
             programs = self._programs or []
             programs.append(bound)
             self._programs = programs  # also where the garbage collector has just taken out the last one
-        finally:
-            _making.release()
         if self._fanout is not None:
             self._fanout.look_again()
 
@@ -324,11 +321,12 @@ def _forget(gone: Bound) -> None:
     session = gone.session
     programs = session._programs
     programs.remove(gone)
-    if not programs and _making.acquire(False):
+    if not programs:
         try:
-            if not session._programs:
+            if _making.acquire(False) and not session._programs:
                 session._programs = ()
         finally:
-            _making.release()
+            with suppress(RuntimeError):  # another thread has it
+                _making.release()
     if session._fanout is not None:
         session._fanout.look_again()

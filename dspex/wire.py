@@ -124,7 +124,7 @@ def pack_error(error: errors.DspexError) -> bytes:
     for key, fact in error.facts.items():
         try:
             _encode(fact)
-        except TypeError:
+        except (TypeError, ValueError, OverflowError):  # what is no data, no Unicode, or more than 64 bits
             continue
         facts[key] = fact
     return _encode((error.code, error.message, facts))

@@ -13,6 +13,8 @@ from unittest import mock
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for interrupts
+
 if threading.gettrace() is not None:
     # Lines are counted: each thread begins by installing a trace function, which CPython 3.11 refuses while
     # another one is at it. That takes no time, unless there is an audit hook in Python, as filelock has.

@@ -6,7 +6,9 @@ import contextvars
 import pytest
 
 from dspex import (
+    Claimed,
     Integer,
+    InvalidCall,
     InvalidDeclaration,
     InvalidValue,
     Program,
@@ -285,3 +287,46 @@ def test_the_author_of_an_inner_batch_is_the_author_of_its_values(session):
         with session.batch(source="inner"):
             session.set("b", 2)
     assert ("outer", "inner") == (session.record("a").source, session.record("b").source)
+
+
+def test_of_its_first_use_a_batch_keeps_nothing(session):
+    batch = session.batch({"why": "each time"})
+    claim = session.claim(["a"], owner="me", ttl=60)
+    with batch:
+        claim.set("a", 1, {"first": True})
+    assert {"why": "each time", "first": True} == session.record("a").metadata
+    with batch:
+        session.set("b", 2)
+    assert {"why": "each time"} == session.record("b").metadata
+    with pytest.raises(Claimed), batch:
+        session.set("a", 3)
+    with batch:
+        pass
+    assert batch.receipt is None
+
+
+def test_a_swap_in_a_batch_keeps_what_is_expected(session, state):
+    session.set("a", 1)
+    before = state(session)
+    with pytest.raises(VersionConflict), session.batch():
+        session.set("a", 2, expect=0)
+        with session.batch():
+            session.swap("a", lambda a: a + 1)
+    assert before == state(session)
+
+
+def test_a_batch_has_the_right_of_one_claim(session):
+    first, second = (session.claim([name], owner="me", ttl=60) for name in "ab")
+    with session.batch() as batch:
+        first.set("a", 1)
+        with pytest.raises(InvalidCall) as refused:
+            second.set("b", 1)
+    assert str(refused.value) == (
+        "a batch of session 'demo' commits with the right of one claim (got two). Claim all the names "
+        "together, or make a batch for each."
+    )
+    assert ["a"] == [change.name for change in batch.receipt.changes]
+    with first, session.claim(["a"], owner="me", ttl=60) as inner, session.batch():
+        inner.set("a", 2)
+        first.set("a", 3)
+    assert session.get("a") == 3

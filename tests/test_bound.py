@@ -70,6 +70,12 @@ def test_a_program_that_comes_while_the_last_one_goes_is_pushed_to(monkeypatch):
         def release(self):
             pass
 
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            pass
+
     with Session() as session:
         goes = Pair.bind(session)
         monkeypatch.setattr(watching, "_making", Late())

@@ -8,7 +8,16 @@ from threading import TIMEOUT_MAX
 
 import pytest
 
-from dspex import Claimed, InvalidName, InvalidValue, LimitExceeded, Session, SessionClosed, UnknownVariable
+from dspex import (
+    Claimed,
+    InvalidDeclaration,
+    InvalidName,
+    InvalidValue,
+    LimitExceeded,
+    Session,
+    SessionClosed,
+    UnknownVariable,
+)
 
 
 @pytest.fixture
@@ -337,3 +346,14 @@ def test_a_claim_needs_an_owner_with_a_name(session):
     with pytest.raises(InvalidName):
         session.claim(["n"], owner="the tuner", ttl=30)
     session.set("n", 1)
+
+
+def test_the_block_of_a_claim_is_entered_once(session):
+    claim = session.claim(["a"], owner="me", ttl=60)
+    with pytest.raises(InvalidDeclaration) as refused, claim, claim:
+        pass
+    assert str(refused.value) == (
+        "the block of this claim is open already; make another one: session.claim(…)."
+    )
+    with claim:  # it is over, but that is no other one's claim
+        session.set("a", 1)

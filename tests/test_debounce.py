@@ -1,5 +1,6 @@
 """`debounce=`: one call when a burst is over, with its last value."""
 
+import sys
 import threading
 
 import pytest
@@ -107,7 +108,7 @@ def test_what_the_callback_raises_is_counted_and_logged(session, clock, caplog):
     assert watch.errors == 1
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True])
 def test_debounce_must_be_more_than_nothing(session, seconds):
     with pytest.raises(InvalidValue) as refused:
         session.watch("n", print, debounce=seconds)
@@ -144,3 +145,18 @@ def test_calls_come_one_at_a_time(session, eventually):
     eventually(lambda: len(together) == 2 and not inside, "both calls")
     watch.close()
     assert together == [1, 1]
+
+
+def test_a_callback_that_ends_its_thread_is_called_again(session, clock, caplog):
+    seen = []
+
+    def leave(change):
+        seen.append(change.new)
+        sys.exit()
+
+    watch = session.watch("n", leave, debounce=1.0)
+    for value in (1, 2):
+        session.set("n", value)
+        clock.turn(2.0)
+    assert ([1, 2], 2) == (seen, watch.errors)
+    assert "SystemExit" in str(watch.last_error)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dspex import dispatch
+from dspex import InvalidCall, InvalidDeclaration, dispatch
 
 
 def test_what_waits_for_a_busy_event_loop_is_one_change_of_each_name(session, monkeypatch):
@@ -32,6 +32,38 @@ def test_what_waits_for_a_busy_event_loop_is_one_change_of_each_name(session, mo
         return told
 
     assert asyncio.run(main()) == [("n", 4_999), ("a", 4_999)]
+
+
+def test_an_object_whose_call_is_async_is_awaited(session):
+    class Hears:
+        told = ()
+
+        async def __call__(self, change):
+            self.told = (*self.told, change.new)
+            done.set()
+
+    async def main():
+        nonlocal done
+        done = asyncio.Event()
+        hears = Hears()
+        session.watch("n", hears)
+        with pytest.raises(InvalidDeclaration, match="is async and a signal does not await"):
+            session.signal("n").connect(hears)
+        session.set("n", 1)
+        await asyncio.wait_for(done.wait(), 30)
+        return hears.told
+
+    done = None
+    assert asyncio.run(main()) == (1,)
+
+
+def test_an_async_watcher_needs_a_loop(session):
+    async def hear(change):
+        pass
+
+    with pytest.raises(InvalidCall) as refused:
+        session.watch("n", hear)
+    assert str(refused.value) == "an async watcher needs a running event loop: call it in an async function."
 
 
 @pytest.mark.parametrize("mode", ["latest", "all"])

@@ -102,7 +102,8 @@ def test_nothing_begins_when_no_time_is_left():
 
 
 def test_a_fact_that_cannot_travel_is_left_out_of_an_error():
-    error = unpack_error(pack_error(InvalidDeclaration("no such thing.", given=object(), name="n")))
+    facts = {"given": object(), "number": 2**70, "text": "\ud800", "name": "n"}
+    error = unpack_error(pack_error(InvalidDeclaration("no such thing.", **facts)))
     assert (InvalidDeclaration, "no such thing.", {"name": "n"}) == (type(error), str(error), error.facts)
 
 

@@ -12,12 +12,14 @@ from dspex import (
     Program,
     RuleBroken,
     Session,
+    SessionClosed,
     UnknownVariable,
     VersionConflict,
     defprogram,
     defvariable,
     rule,
 )
+from dspex.rules import Values
 from dspex.stores import MemoryStore
 
 
@@ -258,3 +260,18 @@ def test_a_commit_between_the_judgement_and_the_commit_is_judged_again():
         with pytest.raises(RuleBroken):
             session.set("a", 1)
         assert (0, 1) == (session.get("a"), session.get("b"))
+
+
+def test_a_closed_session_says_so_also_to_a_program_with_rules(store):
+    session = Session("demo", store=store)
+    Agent.bind(session)
+    session.close()
+    with pytest.raises(SessionClosed, match="this handle of session 'demo' is closed"):
+        Agent.bind(session)
+
+
+def test_a_rule_may_ask_whether_there_is_a_value():
+    values = Values({"a": 1, "b.c": 2})
+    assert (hasattr(values, "a"), hasattr(values, "z"), getattr(values, "z", 3)) == (True, False, 3)
+    with pytest.raises(AttributeError, match="has no variable 'z'"):
+        _ = values.z

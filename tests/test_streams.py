@@ -8,6 +8,7 @@ import pytest
 from dspex import (
     Change,
     DeadlineExceeded,
+    InvalidCall,
     InvalidValue,
     LimitExceeded,
     Revision,
@@ -326,3 +327,27 @@ def test_an_iterator_that_everybody_drops_is_told_nothing_more(session):
         del stream
     gc.collect()
     assert [] == list(session.signal("n").receivers_for(session))
+
+
+def test_what_wakes_a_reader_for_nothing_does_not_give_it_more_time(session, monkeypatch):
+    changes = session.changes()
+    now = [0.0]
+    monkeypatch.setattr(streams.time, "monotonic", lambda: now[0])
+    waited = []
+
+    def wait(seconds):
+        waited.append(seconds)
+        now[0] += 0.2
+        return seconds > 0
+
+    monkeypatch.setattr(changes._arrived, "wait", wait)
+    with pytest.raises(DeadlineExceeded):
+        changes.next(timeout=0.5)
+    assert [0.5, 0.3, 0.1, 0.0] == [round(one, 6) for one in waited]
+
+
+def test_an_async_iterator_needs_a_loop(session):
+    with pytest.raises(InvalidCall) as refused:
+        session.achanges()
+    assert str(refused.value) == "achanges() needs a running event loop: call it in an async function."
+    gc.collect()  # and nothing is said of what was half made

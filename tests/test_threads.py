@@ -17,6 +17,7 @@ from dspex import (
     defvariable,
     program,
 )
+from dspex.dispatch import Fanout
 from dspex.stores import MemoryStore
 
 pytestmark = pytest.mark.timeout(60)
@@ -106,18 +107,20 @@ def test_a_slow_watcher_beside_fast_writers_is_told_in_order(session, together, 
 def test_a_change_that_comes_while_the_dispatcher_stops_is_told(session):
     """The queue was empty, the turn is not given back yet: who commits now relies on being looked after."""
 
-    class Turns(list):
-        def append(self, turn):
-            if session.get("n") == 1:
+    class Stopping(Fanout):
+        __slots__ = ()
+
+        def __setattr__(self, name, value):
+            if name == "_free" and session.get("n") == 1:
                 writer = threading.Thread(target=session.set, args=("n", 2))
                 writer.start()
                 writer.join(30)
-            super().append(turn)
+            super().__setattr__(name, value)
 
     seen = []
     session.watch("n", lambda change: seen.append(change.new))
     session.set("a", 1)
-    session._fanout._idle = Turns([True])
+    session._fanout.__class__ = Stopping
     session.set("n", 1)
     assert seen == [1, 2]
 

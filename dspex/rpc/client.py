@@ -66,6 +66,11 @@ class RemoteStore(Store):
         self._link: Link | None = None
 
     @property
+    def url(self) -> str:
+        """Where the server is: what is said of sessions that moved there. Others bring their own token."""
+        return self._address.shown
+
+    @property
     def link(self) -> Link:
         """The connection."""
         if self._closed:

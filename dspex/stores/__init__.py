@@ -50,18 +50,25 @@ def open_store(url: str | Store) -> Store:
 
     Raises:
         StoreUnavailable: No store has that scheme, or it cannot be opened.
+        InvalidValue: It has a parameter that the store does not.
         MissingExtra: The store's package is not installed.
     """
     if isinstance(url, Store):
         return url
+    if isinstance(url, str) and (known := _memory.get(url)) is not None:
+        return known
     scheme = url.partition("://")[0] if isinstance(url, str) else ""
     if scheme not in SCHEMES:
         shown = errors.without_login(url)
-        known = ", ".join(f"{name}://" for name in SCHEMES)
+        schemes = ", ".join(f"{name}://" for name in SCHEMES)
         raise errors.StoreUnavailable(
-            f"no store has the scheme of {errors.shown(shown, 80)}; known are {known}.", url=shown
+            f"no store has the scheme of {errors.shown(shown, 80)}; known are {schemes}.", url=shown
         )
     if scheme == "memory":
+        if "?" in url:
+            raise errors.InvalidValue.expecting(
+                "a name alone: a store in memory has no parameters", errors.shown(url, 80)
+            ).at("what follows memory://")
         with _lock:
             return _memory.setdefault(url, MemoryStore())
     module, _, name = SCHEMES[scheme].partition(":")

@@ -85,7 +85,11 @@ class Sink(Protocol):
         """True when `drain` has something to do."""
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Take the changes of one commit. Runs under the ledger's lock: be quick, do not block."""
+        """
+        Take the changes of one commit. Runs under the ledger's lock: be quick, do not block.
+
+        After an interrupt they may come again, less those that are in a `queue` of changes.
+        """
 
     def lost(self, rev: int, names: Collection[str]) -> None:
         """
@@ -141,6 +145,14 @@ def leave(sinks: Sink | None, sink: Sink) -> Sink | None:
         return None if sinks is sink else sinks
     left = tuple(one for one in sinks.all if one is not sink)
     return left[0] if len(left) == 1 else _Sinks(left)
+
+
+def apply_again(sinks: Sink, changes: Iterable[Change]) -> None:
+    """Bring *sinks* the *changes* that an interrupt may have kept from some of them."""
+    for sink in sinks.all if isinstance(sinks, _Sinks) else (sinks,):
+        queue = sink.queue
+        has = {id(change) for change in queue} if isinstance(queue, Collection) else ()
+        sink.apply([change for change in changes if id(change) not in has])
 
 
 class Ledger(ABC):

@@ -17,14 +17,15 @@ from dspex.commits import Commit, Receipt, Schema, Write
 from dspex.locks import ForkSafeLock
 from dspex.records import Record, Revision, Snapshot, check_name, frozen_metadata
 from dspex.stores import base, refusals
-from dspex.stores.base import Ended, Ledger, Sink, join, leave, new_epoch
+from dspex.stores.base import Ended, Sink, apply_again, join, leave, new_epoch
 from dspex.stores.claimed import Claims
-from dspex.stores.log import Log
+from dspex.stores.log import Layer, Log
 from dspex.stores.movable import Movable
 
 __all__ = ["MemoryLedger"]
 
 EMPTY = Schema({})
+NOTHING_ELSE = Commit()
 
 OPS = 10_000
 """Names of commits that a session remembers, to answer a retry like the first try."""
@@ -33,22 +34,6 @@ _rev_of = attrgetter("rev")
 _now = time.time
 
 _numbers = count(1)
-
-_forks = ForkSafeLock()
-"""The lock of forks of sessions whose own store is not in this process."""
-
-
-class _Layer(dict[str, Record]):
-    """The few records that a session has set, over those that it started with."""
-
-    __slots__ = ("base",)
-
-    def __init__(self, base: Mapping[str, Record]) -> None:
-        self.base = base
-
-    def __missing__(self, name: str) -> Record:
-        # Kept, so that the next read is CPython's own; unless a commit was faster.
-        return self.setdefault(name, self.base[name])
 
 
 class _Rare(msgspec.Struct):
@@ -135,14 +120,6 @@ class MemoryLedger(Movable):
         rare = self._rare
         return {} if rare is None else {label: at.revision for label, at in list(rare.tags.items())}
 
-    @classmethod
-    def fork_of(cls, ledger: Ledger) -> MemoryLedger:
-        """A private ledger that starts as *ledger*, of any store, is now."""
-        if not isinstance(ledger, MemoryLedger):  # a server takes its time: not under the lock of all
-            return cls(_forks, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
-        with ledger._lock:
-            return cls(ledger._lock, start=ledger.snapshot(), schema=ledger.schema, rules=ledger.rules)
-
     # ---- the hot path -----------------------------------------------------------------------------
 
     def put(
@@ -161,9 +138,9 @@ class MemoryLedger(Movable):
             self._refuse(name, error)
         if metadata is not None:
             metadata = frozen_metadata(metadata)
-        lock = self._lock
-        lock.acquire()
+        lock, change = self._lock, None
         try:
+            lock.acquire()  # in here, as a signal may raise right after it
             log = self._log
             if log is None:
                 change = self._put_first(name, value, metadata, source, expect)
@@ -175,7 +152,7 @@ class MemoryLedger(Movable):
                 last = records[name]
                 version = last.version
                 if expect is not None and (type(expect) is not int or expect != version):
-                    raise refusals.version_conflict(self.id, name, version, expect)
+                    raise refusals.version_conflict(self.id, name, version, expect)  # noqa: TRY301
                 rev = self.rev + 1
                 change = Change(
                     name, value, version + 1, rev, self._epoch, source, metadata, _now(), last.value
@@ -186,11 +163,18 @@ class MemoryLedger(Movable):
                 log.append(change)
                 if rev >= log.due or not kind.fixed:
                     log.bound((change,), rev, self.schema)
-            if (sink := self._sink) is not None:
-                sink.apply((change,))
-                sink = self._sink
+                if (sink := self._sink) is not None:
+                    sink.apply((change,))
+            sink = self._sink
+        except BaseException:
+            if change is not None:
+                self._finish((change,))
+            raise
         finally:
-            lock.release()
+            try:  # noqa: SIM105 - suppress() is a call: an interrupt after it would leave the lock taken
+                lock.release()
+            except RuntimeError:  # interrupted as it waited; a thread that has the lock already never waits
+                pass
         if sink is not None and sink.queue:
             sink.drain()
         return change
@@ -207,7 +191,7 @@ class MemoryLedger(Movable):
         self._check_claims((name,), None)
         self._check_version(name, expect, self.schema)
         changes = self._made({name: value}, source, metadata, self.schema)
-        self._keep(changes)
+        self._apply(NOTHING_ELSE, self.schema, changes)
         return changes[0]
 
     # ---- the general case -------------------------------------------------------------------------
@@ -283,7 +267,26 @@ class MemoryLedger(Movable):
         return tuple(changes)
 
     def _apply(self, commit: Commit, schema: Schema, changes: tuple[Change, ...]) -> Receipt:
-        """Do what *commit* asks for, and tell the sinks."""
+        """Do what *commit* asks for, and tell the sinks; all of it, even if an interrupt comes between."""
+        try:
+            receipt = self._do(commit, schema, changes)
+            if self._sink is not None:
+                self._sink.apply(changes)
+        except BaseException:
+            self._do(commit, schema, changes)
+            self._finish(changes)
+            raise
+        return receipt
+
+    def _finish(self, changes: tuple[Change, ...]) -> None:
+        """Make *changes* that an interrupt has cut short, from wherever it came."""
+        self._keep(changes)
+        if self._sink is not None:
+            apply_again(self._sink, changes)
+
+    # Twice they do what they do once.
+
+    def _do(self, commit: Commit, schema: Schema, changes: tuple[Change, ...]) -> Receipt:
         self._adopt(schema)
         self._keep(changes)
         if commit.release is not None:
@@ -295,42 +298,41 @@ class MemoryLedger(Movable):
         receipt = Receipt(self.epoch, self.rev, changes)
         if commit.op is not None:
             self._remember(commit.op, receipt)
-        if self._sink is not None:
-            self._sink.apply(changes)
         return receipt
 
     def _keep(self, changes: tuple[Change, ...]) -> None:
         if not changes:
             return
-        records = self._writable([change.name for change in changes])
+        records = self._writable(changes)
         for change in changes:
             if self._log is None:  # a read may have put it there, and the order of a layer is its history
                 records.pop(change.name, None)
             records[change.name] = change
         self._frozen = None
         self.rev = rev = changes[0].rev
-        if self._log is not None:
-            self._log.extend(changes)
-            self._log.bound(changes, rev, self.schema)
+        if (log := self._log) is not None:
+            if not log or log[-1] is not changes[-1]:
+                log.extend(changes)
+            log.bound(changes, rev, self.schema)
 
-    def _writable(self, names: Iterable[str]) -> Any:
-        """`records` in the form in which *names* can be set."""
-        records = self.records
+    def _writable(self, changes: Iterable[Change]) -> Any:
+        """`records` in the form in which *changes* can be put there."""
+        records, start = self.records, self._start
         if self._log is not None:
             return records
-        if not isinstance(records, _Layer):
-            self.records = _Layer(self._start)
-        elif any(name in records and records[name] is not self._start[name] for name in names):
-            self._log = self._history()
-            self.records = {**self._start, **records}
+        if not isinstance(records, Layer):
+            self.records = Layer(start)
+        elif any(
+            (known := records.get(one.name)) is not None and known is not start[one.name] and known is not one
+            for one in changes
+        ):
+            self._log, self.records = self._history(), {**start, **records}
         return self.records
 
     def _history(self) -> Log:
         if self._log is not None:
             return self._log
-        records: Any = self.records
-        held = list(records.values()) if isinstance(records, _Layer) else []
-        own: Any = [record for record in held if record is not self._start[record.name]]
+        own: Any = self.records.own() if isinstance(self.records, Layer) else ()
         return Log(sorted(own, key=_rev_of), self.rev - len({record.rev for record in own}))
 
     def _extended(self, commit: Commit) -> Schema:
@@ -347,7 +349,7 @@ class MemoryLedger(Movable):
         records: Any = self.records
         if self._log is not None:
             self.records = {**records, **new}
-        elif isinstance(records, _Layer):
+        elif isinstance(records, Layer):
             records.base = self._start
         else:
             self.records = self._start
@@ -406,14 +408,7 @@ class MemoryLedger(Movable):
             self._check_alive()
             if name is not None:
                 self._check_known((name,), self.schema)
-            log = self._history()
-            if since is not None and since < log.start:
-                raise refusals.forgotten(self.id, since, log.start)
-            return [
-                change
-                for change in log
-                if (name is None or change.name == name) and (since is None or change.rev > since)
-            ]
+            return self._history().part(self.id, name, since)
 
     def snapshot(self, tag: str | None = None) -> Snapshot:
         with self._lock:

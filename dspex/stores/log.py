@@ -1,21 +1,39 @@
-"""The bounded history of a session in memory."""
+"""The history of a session in memory: as long as it is short, and bounded."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
 from dspex.changes import Change
 from dspex.commits import Schema
-from dspex.stores import base
+from dspex.records import Record
+from dspex.stores import base, refusals
 
-__all__ = ["Log"]
+__all__ = ["Layer", "Log"]
 
 LENGTH = 3 * base.HISTORY
 """Length at which a log is shortened: much of it goes at once, which makes it cheap."""
 
 _name_of = attrgetter("name")
+
+
+class Layer(dict[str, Record]):
+    """The few records that a session has set, over those that it started with: at first its history."""
+
+    __slots__ = ("base",)
+
+    def __init__(self, base: Mapping[str, Record]) -> None:
+        self.base = base
+
+    def __missing__(self, name: str) -> Record:
+        # Kept, so that the next read is CPython's own; unless a commit was faster.
+        return self.setdefault(name, self.base[name])
+
+    def own(self) -> list[Record]:
+        """Those that were set."""
+        return [record for record in list(self.values()) if record is not self.base[record.name]]
 
 
 class Log(list[Change]):
@@ -46,6 +64,16 @@ class Log(list[Change]):
         self._bytes += heavy
         if len(self) >= self._limit or self._bytes > base.HISTORY_BYTES:
             self._shorten(rev, schema)
+
+    def part(self, session: str, name: str | None, since: int | None) -> list[Change]:
+        """The changes of *name* alone, or those after revision *since*, or both."""
+        if since is not None and since < self.start:
+            raise refusals.forgotten(session, since, self.start)
+        return [
+            change
+            for change in self
+            if (name is None or change.name == name) and (since is None or change.rev > since)
+        ]
 
     def _shorten(self, rev: int, schema: Schema) -> None:
         older, tail = self._older(schema), self[-base.HISTORY :]

@@ -58,6 +58,11 @@ class Call(Job):
         self.unsafe = ""
         """Why the change is not as durable as it is to be, though it was made."""
 
+    @property
+    def over(self) -> bool:
+        """Whether it was sent, or has failed."""
+        return self.reply is not None or self.lost is not None or self.error is not None
+
 
 class Calls:
     """
@@ -158,12 +163,7 @@ class Calls:
 
     def close(self) -> None:
         """Let go of the connection, when nobody uses it."""
-        if self._turns.begin(blocking=False):
-            try:
-                self._forget()
-            finally:
-                self._turns.end()
-        else:
+        if self._turns.at_once(self._forget) is None:
             self.drop()
 
     # ---- for who has the turn -------------------------------------------------------------------------
@@ -258,10 +258,11 @@ class Calls:
             deadline = self._peer.location.timing.deadline
             _unsafe(jobs, f"not as durable as '{level}' within {deadline:g} s")
 
-    def _forget(self) -> None:
+    def _forget(self) -> bool:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+        return wire is not None
 
     def install(self) -> None:
         """

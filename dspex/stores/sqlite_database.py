@@ -75,7 +75,6 @@ class Database:
     def _connect(self, header: bytes) -> None:
         self._connection = open_file(self.location, header)
         self._execute = self._connection.cursor().execute
-        self.broken = False
 
     # ---- turns ------------------------------------------------------------------------------------
 
@@ -114,8 +113,10 @@ class Database:
                 self._reconnect()
             if task is not None:
                 task.result = task.run()
+                task.ran = True
             else:
                 self._commit(group)  # type: ignore[arg-type]  # only tasks are alone
+            self.broken = False
         except _FAULTS as error:
             self._undo()
             for job in group:
@@ -127,9 +128,8 @@ class Database:
         except BaseException:
             self._undo()
             for job in group:
-                job.error = job.error or unavailable(
-                    self.location.path, "was interrupted in a commit. Try again."
-                )
+                if not job.over:
+                    job.error = unavailable(self.location.path, "was interrupted in a commit. Try again.")
             raise
 
     def _failure(self, error: BaseException) -> errors.StoreUnavailable:
@@ -149,8 +149,8 @@ class Database:
         # What failed may be in the file all the same: memory is read again, and watchers hear of it.
         with suppress(sqlite3.Error):
             self._connection.close()
+        self.broken = True  # until all of it has been read, which may fail
         self._connect(prepare(self.location.path))
-        self.broken = True  # until all of it has been read: that may fail too
         for ledger in list(self._ledgers.values()):
             if not ledger.read(self._execute):
                 moved = self._execute(sql.MOVED, (ledger.id,)).fetchone()
@@ -199,6 +199,7 @@ class Database:
             for job in group:
                 if job.twin is not None:
                     job.receipt = job.twin.receipt
+        self.broken = False
         if interrupt is not None:
             raise interrupt
 
@@ -226,16 +227,17 @@ class Database:
         """COMMIT; gives an interrupt that came meanwhile, once it is sure that the commit was made."""
         if not self._connection.in_transaction:
             return None
+        self.broken = True  # until memory has it too
         try:
             self._execute("COMMIT")
-        except _FAULTS:
-            # If nothing is to be rolled back, nobody knows whether it is in the file: that has to be read.
-            self.broken = not self._connection.in_transaction
-            raise
-        except BaseException as interrupt:
+        except BaseException as error:
             if self._connection.in_transaction:
+                self.broken = False
                 raise
-            return interrupt
+            # If nothing is to be rolled back, nobody knows whether it is in the file: that has to be read.
+            if isinstance(error, _FAULTS):
+                raise
+            return error
         return None
 
     def counts_op(self) -> bool:
@@ -343,14 +345,19 @@ class Database:
     def release_at_once(self) -> None:
         """The same for finalizers, which must not wait: garbage may be collected in the middle of a turn."""
         self.holds.pop()
-        if self.gone is None and not self.holds:
+        if self.gone is not None or self.holds:
+            return
+        if _registry._is_owned():  # type: ignore[attr-defined]  # garbage of a thread that opens or closes
+            _unsettled.append(self)
+            return
+        try:
             if _registry.acquire(blocking=False):
-                try:
-                    self._close_unused(self.turns.do_at_once)
-                finally:
-                    _registry.release()
+                self._close_unused(self.turns.do_at_once)
             else:
                 _unsettled.append(self)
+        finally:
+            with suppress(RuntimeError):  # another thread has it
+                _registry.release()
 
     def _close_unused(self, do: Callable[[Job], object]) -> None:
         if self.gone is None and not self.holds and do(Task(self._close)) is False:
@@ -396,7 +403,7 @@ class Database:
             ledger.end(forked)
 
 
-_registry = threading.Lock()
+_registry = threading.RLock()
 _files: dict[object, Database] = {}
 """What is open, by path."""
 _unsettled: deque[Database] = deque()
@@ -412,7 +419,7 @@ def _settle() -> None:
 
 def _leave_to_parent() -> None:
     global _registry  # noqa: PLW0603 - it may be held by a thread that is not in this process
-    _registry = threading.Lock()
+    _registry = threading.RLock()
     _files.clear()
     _unsettled.clear()
     for database in list(_databases):

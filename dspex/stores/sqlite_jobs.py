@@ -48,15 +48,26 @@ class CommitJob(Job):
         """The commit of the same op in the same group, which is made instead."""
         self.sink: Sink | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether it was done, or has failed."""
+        return self.receipt is not None or self.error is not None
+
 
 class Task(Job):
     """Something that needs the database for itself."""
 
-    __slots__ = ("result", "run")
+    __slots__ = ("ran", "result", "run")
 
     alone = True
 
     def __init__(self, run: Callable[[], Any]) -> None:
         super().__init__()
         self.run = run
+        self.ran = False
         self.result: Any = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it was done, or has failed."""
+        return self.ran or self.error is not None

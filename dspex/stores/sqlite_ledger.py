@@ -103,23 +103,18 @@ class SqliteLedger(MemoryLedger):
             value = kind.check(value)
         except (KeyError, TypeError, errors.InvalidValue, errors.LimitExceeded) as error:
             self._refuse(name, error)
-        turns = self._database.turns
         if metadata is None and type(source) is str and source.isascii():
             # What commit() does for one write and nothing else, when nobody else is at it. After a wait for
             # the disk the processor has forgotten the code: this is a third of it, in a third of the time.
             packed = pack_value(kind, value)
-            if turns.begin():
-                try:
-                    done = self._put_now(name, value, packed, source, expect)
-                finally:
-                    turns.end()
-                if done is not None:
-                    change, sink, interrupt = done
-                    if interrupt is not None:
-                        raise interrupt
-                    if sink is not None and sink.queue:
-                        sink.drain()
-                    return change
+            done = self._database.turns.at_once(self._put_now, name, value, packed, source, expect)
+            if done is not None:
+                change, sink, interrupt = done
+                if interrupt is not None:
+                    raise interrupt
+                if sink is not None and sink.queue:
+                    sink.drain()
+                return change
         commit = Commit((Write(name, value, expect),), source=source, metadata=metadata)
         return self.commit(commit).changes[0]
 
@@ -146,10 +141,15 @@ class SqliteLedger(MemoryLedger):
         )
         change = Change(name, value, version, rev, self.epoch, source, None, now, last.value)
         with self._lock:
-            self._keep((change,))
-            if (sink := self._sink) is not None:
-                sink.apply((change,))
-                sink = self._sink
+            try:
+                self._keep((change,))
+                if (sink := self._sink) is not None:
+                    sink.apply((change,))
+            except BaseException:
+                self._finish((change,))
+                raise
+            sink = self._sink
+        database.broken = False
         return change, sink, interrupt
 
     def commit(self, commit: Commit) -> Receipt:

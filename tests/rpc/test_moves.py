@@ -175,6 +175,14 @@ def test_answers_that_are_lost_on_the_way_in_change_nothing(server, proxied, rem
         assert beneath.get("n") == 5
 
 
+def test_those_who_stay_behind_are_told_where_a_session_went(here, server, remote):
+    with Session("demo", store=here.ledger.store) as other:
+        here.move_to(remote(server.url))
+        with pytest.raises(SessionMoved) as moved:
+            other.get("n")
+        assert moved.value.url == server.url
+
+
 def test_answers_that_are_lost_on_the_way_out_change_nothing(server, proxied, remote, demo, monkeypatch):
     session = demo(remote(proxied.url, timers=attrs.evolve(QUICK, good=0.02), max_staleness=math.inf))
     session.set("n", 1)

@@ -197,6 +197,25 @@ def test_a_fork_is_an_overlay_here_and_commits_to_the_server(session, server):
         assert beneath.get("n") == 5
 
 
+def test_a_fork_that_asks_the_server_keeps_no_other_one_waiting(session, monkeypatch):
+    other = session.fork()
+    snapshot = type(session.ledger).snapshot
+    new = iter(["new"])
+
+    def meanwhile(ledger, tag=None):
+        found = snapshot(ledger, tag)
+        setting = threading.Thread(target=other.set, args=("n", 1), daemon=True)
+        setting.start()
+        setting.join(10)
+        assert other.get("n") == 1
+        for name in new:  # what a fork begins with is of one moment
+            session.register(name, Integer(), initial=7)
+        return found
+
+    monkeypatch.setattr(type(session.ledger), "snapshot", meanwhile)
+    assert session.fork().get("new") == 7
+
+
 def test_what_another_declares_is_known_before_it_is_set(session, server, eventually):
     with Session("demo", store=server.store) as beneath:
         beneath.register("late", Text(), initial="-")

@@ -20,6 +20,7 @@ from dspex import (
     UnknownVariable,
     VersionConflict,
     open_store,
+    stores,
 )
 from dspex.commits import ClaimRequest, Commit, Declaration, Write
 from dspex.stores import MemoryStore, Store
@@ -324,3 +325,19 @@ def test_a_fork_with_nothing_of_its_own_is_small():
         assert size_of(session.fork) <= 256
         # A record of its own is a value too, and a float of 24 bytes is no small integer.
         assert size_of(lambda: session.fork({"v1": 7})) <= 640
+
+
+def test_a_store_in_memory_has_no_parameters():
+    assert open_store("memory://named") is open_store("memory://named")
+    with pytest.raises(InvalidValue) as refused:
+        open_store("memory://named?durability=full")
+    assert str(refused.value) == (
+        "what follows memory:// must be a name alone: a store in memory has no parameters "
+        "(got 'memory://named?durability=full')."
+    )
+
+
+def test_a_session_of_its_own_makes_no_store(monkeypatch):
+    open_store("memory://")
+    monkeypatch.setattr(stores, "MemoryStore", None)
+    Session().close()

@@ -187,12 +187,14 @@ class Interrupting(deque):
 def test_a_caller_that_is_interrupted_as_it_queues_leaves_nothing_behind():
     done = []
     turns = Turns(done.append)
-    assert turns.begin()
-    turns._waiting = Interrupting()
-    with pytest.raises(KeyboardInterrupt):
-        turns.do(Job())
-    assert not turns._waiting
-    turns.end()
+
+    def meanwhile():
+        turns._waiting = Interrupting()
+        with pytest.raises(KeyboardInterrupt):
+            turns.do(Job())
+        return not turns._waiting
+
+    assert turns.at_once(meanwhile)
     job = Job()
     turns.do(job)
     assert done == [[job]]
