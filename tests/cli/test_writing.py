@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import stat
-import time
 
 import pytest
 
@@ -247,7 +246,6 @@ def test_a_session_is_copied_to_another_store(dspex_, url, tmp_path):
 
 def test_a_server_that_is_not_there_is_missed_as_soon_as_by_other_commands(dspex_, tmp_path):
     pytest.importorskip("grpc")
-    began = time.monotonic()
     nowhere = f"grpc+unix://{tmp_path}/nothere/s?deadline=0.2"
-    assert "nothere" in dspex_("copy", "demo", "--to", nowhere, code=3).err
-    assert time.monotonic() - began < 10.0
+    # Not the time that the pieces of a session may take, which is four times that.
+    assert "nothere/s for 0.2 s" in dspex_("copy", "demo", "--to", nowhere, code=3).err
