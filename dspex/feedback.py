@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
@@ -64,9 +63,7 @@ class Feedback:
 
     def give(self, session: Session, run: Run, score: float) -> int:
         """See `Session.feedback`."""
-        from dspex.runs import Run
-
-        if not isinstance(run, Run):
+        if not isinstance(getattr(run, "session", None), str):
             raise errors.InvalidValue.expecting(
                 "a Run, as record(…) and the run(…) of a rollout or bandit return it", errors.shown(run, 80)
             ).at("run", session.id)
@@ -158,33 +155,10 @@ def run_on(
     pool: BasePool | None = None,
 ) -> Run:
     """Run *program* with the values of *snapshot*, here or in a worker of *pool*."""
-    if pool is not None:
-        return _run_in(pool, program, session, snapshot, (inputs, named), timeout=timeout)
     live = session.attachment(program, lambda: program.bind(session))
-    run: Run = live.pinned(snapshot).record(*inputs, timeout=timeout, **named)
+    run: Run
+    if pool is not None:
+        run = live._record_in(pool, snapshot, inputs, named, timeout=timeout)
+        return run
+    run = live.pinned(snapshot).record(*inputs, timeout=timeout, **named)
     return run
-
-
-def _run_in(
-    pool: BasePool,
-    program: Any,
-    session: Session,
-    snapshot: Snapshot,
-    given: tuple[tuple[Any, ...], Mapping[str, Any]],
-    *,
-    timeout: float | None,
-) -> Run:
-    """The same in another process, which cannot see a snapshot, but a fork."""
-    from dspex.runs import Run, elsewhere
-
-    cls, _ = elsewhere(program, None, given[0], timeout)
-    with session.fork() as fork:
-        now = fork.snapshot()
-        different = {name: snapshot[name] for name in snapshot if now[name] is not snapshot[name]}
-        if different:
-            fork.update(different)
-        began = time.perf_counter()
-        output = pool.complete(cls, *given, session=fork, deadline=timeout, pin=True)
-        seconds = time.perf_counter() - began
-    read = {name: snapshot[name] for name in cls.variables}
-    return Run(cls.__name__, session.id, output, snapshot.revision, snapshot.revision, True, read, seconds)
