@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
@@ -15,10 +15,15 @@ from dspex import errors
 from dspex.records import Snapshot
 
 if TYPE_CHECKING:
+    from dspex.kinds import Kind
+    from dspex.pool.base import BasePool
     from dspex.runs import Run
     from dspex.session import Session
 
-__all__ = ["Feedback", "Tried", "check_tellable", "overlaid", "run_on"]
+__all__ = ["Feedback", "Tried", "bound_in", "check_tellable", "finite", "labels", "overlaid", "run_on"]
+
+SHOWN = 60
+"""The most characters of a value that the history tells: prompts are long, and metadata is bounded."""
 
 
 class Feedback:
@@ -27,6 +32,7 @@ class Feedback:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: tuple[Callable[[Run, float], object], ...] = ()
+        self._rollouts: dict[str, Any] = {}
 
     @classmethod
     def of(cls, session: Session) -> Feedback:
@@ -44,8 +50,23 @@ class Feedback:
 
         return leave
 
+    def enter(self, name: str, rollout: Any) -> Any:
+        """The rollout of the variable *name*: the one that is there, or else *rollout* from now on."""
+        with self._lock:
+            return self._rollouts.setdefault(name, rollout)
+
+    def leave(self, name: str, rollout: Any) -> None:
+        """*rollout* has ended."""
+        with self._lock:
+            if self._rollouts.get(name) is rollout:
+                del self._rollouts[name]
+
     def give(self, session: Session, run: Run, score: float) -> int:
         """See `Session.feedback`."""
+        if not isinstance(getattr(run, "session", None), str):
+            raise errors.InvalidValue.expecting(
+                "a Run, as record(…) and the run(…) of a rollout or bandit return it", errors.shown(run, 80)
+            ).at("run", session.id)
         if run.session != session.id:
             raise errors.InvalidValue.expecting(
                 f"a run of session '{session.id}'", f"one of session '{run.session}'"
@@ -63,6 +84,20 @@ def check_tellable(session: Session, name: str) -> None:
         raise errors.InvalidValue.expecting(
             "a variable whose values may be told in the history", "a secret"
         ).at(name, session.id)
+
+
+def labels(kind: Kind[Any], values: Iterable[Any]) -> list[str]:
+    """A short name for each of *values*, no two alike."""
+    made: list[str] = []
+    for value in values:
+        shown = value if isinstance(value, str) and value.isprintable() else kind.show(value)
+        label = short = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
+        number = 1
+        while label in made:
+            number += 1
+            label = f"{short} ({number})"
+        made.append(label)
+    return made
 
 
 def finite(score: Any) -> float:
@@ -88,6 +123,10 @@ class Tried:
             if len(self._choices) > 2 * len(self._runs) + 16:
                 self._choices = {key: one for key, one in self._choices.items() if key in self._runs}
 
+    def __contains__(self, run: Run) -> bool:
+        """Whether `take` would give the choice of *run*."""
+        return self._runs.get(id(run)) is run
+
     def take(self, run: Run) -> Any:
         """The choice of *run*, once; None if it was made otherwise, or scored before."""
         with self._lock:
@@ -105,10 +144,26 @@ def overlaid(snapshot: Snapshot, values: Mapping[str, Any]) -> Snapshot:
     return attrs.evolve(snapshot, records=records)
 
 
+def bound_in(session: Session, program: Any) -> Any:
+    """*program*, bound to *session* once for all runs."""
+    return session.attachment(program, lambda: program.bind(session))
+
+
 def run_on(
-    program: Any, session: Session, snapshot: Snapshot, inputs: tuple[Any, ...], named: Mapping[str, Any]
+    program: Any,
+    session: Session,
+    snapshot: Snapshot,
+    inputs: tuple[Any, ...],
+    named: Mapping[str, Any],
+    *,
+    timeout: float | None = None,
+    pool: BasePool | None = None,
 ) -> Run:
-    """Run *program* with the values of *snapshot*."""
-    live = session.attachment(program, lambda: program.bind(session))
-    run: Run = live.pinned(snapshot).record(*inputs, **named)
+    """Run *program* with the values of *snapshot*, here or in a worker of *pool*."""
+    live = bound_in(session, program)
+    run: Run
+    if pool is not None:
+        run = live._record_in(pool, snapshot, inputs, named, timeout=timeout)
+        return run
+    run = live.pinned(snapshot).record(*inputs, timeout=timeout, **named)
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -158,6 +159,29 @@ class Program(Runnable, Searchable, metaclass=ProgramType):
     async def abind(cls, session: Session) -> Self:
         """`bind`, awaited."""
         return await runs.checked(session)._call(cls.bind, session)
+
+    def _record_in(
+        self,
+        pool: Any,
+        snapshot: Snapshot,
+        inputs: tuple[Any, ...],
+        named: Mapping[str, Any],
+        *,
+        timeout: float | None,
+    ) -> runs.Run:
+        """`record` with the values of *snapshot* in a worker of *pool*, which reads them from a fork."""
+        cls: Any = type(self).__mro__[1]
+        with self.session.fork() as fork:
+            now = fork.snapshot()
+            different = {name: snapshot[name] for name in snapshot if now[name] is not snapshot[name]}
+            if different:
+                fork.update(different)
+            began = time.perf_counter()
+            output = pool.complete(cls, inputs, named, session=fork, deadline=timeout, pin=True)
+            seconds = time.perf_counter() - began
+        at = snapshot.revision
+        values = {name: snapshot[name] for name in cls.variables}
+        return runs.Run(cls.__name__, self.session.id, output, at, at, True, values, seconds)
 
     def pinned(self, snapshot: Snapshot | None = None) -> Self:
         """

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 
 from dspex import errors
-from dspex.feedback import Feedback, Tried, check_tellable, finite, overlaid
+from dspex.feedback import Feedback, Tried, bound_in, check_tellable, finite, labels, overlaid, run_on
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from dspex.pool.base import BasePool
+    from dspex.records import Snapshot
     from dspex.runs import Run
     from dspex.session import Session
 
@@ -31,6 +33,9 @@ State: TypeAlias = Literal["running", "promoted", "rolled back", "inconclusive",
 
 LEAST = 20
 """The fewest scores of each value with which the test means anything."""
+
+MOST = 32
+"""The most values at once: the history tells of each."""
 
 
 @attrs.frozen
@@ -78,6 +83,15 @@ class Sample:
         return self._squares / (self.count - 1) if self.count > 1 else 0.0
 
 
+@attrs.frozen
+class _Found:
+    """What the scores say."""
+
+    state: State
+    value: Any
+    p: float
+
+
 class Rollout:
     """
     What `Session.rollout` returns: runs get a share of the values each, until one is promoted or all are
@@ -85,6 +99,8 @@ class Rollout:
 
     The session's own value stays as it is meanwhile; only runs made through `run` get another. When somebody
     else sets the variable to another value, the rollout is over: `overtaken`, and what they have set stays.
+    What was decided and cannot be set now, while somebody holds a claim for instance, is tried again at each
+    score; until then the rollout is running, and `hindered` says why.
     """
 
     def __init__(
@@ -103,6 +119,10 @@ class Rollout:
         self._lock = threading.Lock()
         self._tried = Tried()
         self._look = 0
+        self._found: _Found | None = None
+        self._writing = False
+        self.hindered: errors.DspexError | None = None
+        """Why what was decided is not set yet."""
         check_tellable(session, name)
         self.shares = {session.check(name, value): share for value, share in shares.items()}
         """What part of the runs gets each value."""
@@ -111,11 +131,35 @@ class Rollout:
         self._check()
         self.samples = {value: Sample() for value in self.shares}
         """The scores so far, by value."""
+        shown = labels(session.variables[name].kind, self.shares)
+        self._labels = dict(zip(self.shares, shown, strict=True))
         for value in self.shares:
             if value != self.baseline:
                 session.fork({name: value}).close()  # a rule may be against it
-        self._note("started", {"shares": {str(value): share for value, share in self.shares.items()}})
-        self._leave = Feedback.of(session).listen(self._hear)
+        self._deaf = Feedback.of(session).listen(self._hear)
+        try:
+            self._enter()
+            of = {self._labels[value]: share for value, share in self.shares.items()}
+            self._note("started", {"shares": of}, self.baseline)
+        except BaseException:
+            self._leave()
+            raise
+
+    def _enter(self) -> None:
+        """Be the only one of this variable here."""
+        while (first := Feedback.of(self.session).enter(self.name, self)) is not self:
+            if first.state == "running" and not first._overtaken():
+                raise errors.InvalidCall(
+                    f"session '{self.session.id}' has a rollout of '{self.name}' that still runs: {first!r}. "
+                    "Wait for its end, or close() it.",
+                    session=self.session.id,
+                    name=self.name,
+                )
+            first._leave()
+
+    def _leave(self) -> None:
+        self._deaf()
+        Feedback.of(self.session).leave(self.name, self)
 
     def _check(self) -> None:
         shares = self.shares.values()
@@ -123,6 +167,10 @@ class Rollout:
             raise errors.InvalidValue.expecting(
                 "two or more values whose shares, each above 0, make 1", errors.shown(dict(self.shares))
             ).at("shares", self.session.id)
+        if len(shares) > MOST:
+            raise errors.InvalidValue.expecting(f"of at most {MOST} values", str(len(shares))).at(
+                "shares", self.session.id
+            )
         if self.baseline not in self.shares:
             raise errors.InvalidValue.expecting(
                 f"values with the present one, {errors.shown(self.baseline, 60)}, among them",
@@ -143,33 +191,56 @@ class Rollout:
                 return value
         return self.baseline
 
-    def run(self, program: Any, *inputs: Any, key: Any = None, **named: Any) -> Run:
+    def run(
+        self,
+        program: Any,
+        *inputs: Any,
+        key: Any = None,
+        timeout: float | None = None,
+        pool: BasePool | None = None,
+        **named: Any,
+    ) -> Run:
         """
         Run *program*, pinned, with the value for *key*, and return the `Run` to give feedback on.
 
-        Without *key* it is what the rollout's own key says of the named inputs.
+        Args:
+            program: A `Program` class, or a bound program.
+            key: Without it, it is what the rollout's own key says of the named inputs.
+            timeout: Seconds after which `DeadlineExceeded` is raised.
+            pool: Let a worker of this pool do it.
+
+        Raises:
+            InvalidCall: The rollout was closed. One that was decided runs with what it has set.
         """
-        pinned, value = self._chosen(program, key, named)
-        run: Run = pinned.record(*inputs, **named)
-        self._tried.add(run, value)
+        snapshot, sample = self._chosen(program, key, named)
+        run = run_on(program, self.session, snapshot, inputs, named, timeout=timeout, pool=pool)
+        if sample is not None:
+            self._tried.add(run, sample)
         return run
 
     async def arun(self, program: Any, *inputs: Any, key: Any = None, **named: Any) -> Run:
         """`run`, awaited: calls `aforward`, or `forward` in a thread."""
-        pinned, value = await self.session._call(self._chosen, program, key, named)
-        run: Run = await pinned.arecord(*inputs, **named)
-        self._tried.add(run, value)
+        snapshot, sample = await self.session._call(self._chosen, program, key, named)
+        live = bound_in(self.session, program)
+        run: Run = await live.pinned(snapshot).arecord(*inputs, **named)
+        if sample is not None:
+            self._tried.add(run, sample)
         return run
 
-    def _chosen(self, program: Any, key: Any, named: Mapping[str, Any]) -> tuple[Any, Any]:
-        """*program* with the value for *key*, and that value."""
+    def _chosen(self, program: Any, key: Any, named: Mapping[str, Any]) -> tuple[Snapshot, Sample | None]:
+        """What a run with *key* reads, and where its score goes: nowhere if somebody else has set the value."""
+        if self.state == "closed":
+            raise errors.InvalidCall(
+                f"the rollout of '{self.name}' in session '{self.session.id}' was closed and gives no more "
+                "runs; begin another, or run the program on the session.",
+                session=self.session.id,
+                name=self.name,
+            )
         if key is None:
             key = self._key_of(named)
-        value, session = self.choose(key), self.session
-        live = session.attachment(
-            program, lambda: program.bind(session)
-        )  # declares what the snapshot is to have
-        return live.pinned(overlaid(session.snapshot(), {self.name: value})), value
+        value = self.choose(key)
+        bound_in(self.session, program)  # declares what the snapshot is to have
+        return overlaid(self.session.snapshot(), {self.name: value}), self.samples.get(value)
 
     def _key_of(self, named: Mapping[str, Any]) -> Any:
         if callable(self._key):
@@ -182,38 +253,46 @@ class Rollout:
 
     def feedback(self, key: Any, score: float) -> None:
         """The same as `Session.feedback`, where the run is no longer at hand, by its key."""
-        self._score(self.choose(key), finite(score))
+        checked = finite(score)
+        sample = self.samples.get(self.choose(key))
+        if sample is not None:
+            self._score(sample, checked)
 
     async def afeedback(self, key: Any, score: float) -> None:
         """`feedback`, awaited."""
         await self.session._call(self.feedback, key, score)
 
     def _hear(self, run: Run, score: float) -> None:
-        value = self._tried.take(run)
-        if value is not None:
-            self._score(value, score)
+        sample: Sample | None = self._tried.take(run)
+        if sample is not None:
+            self._score(sample, score)
 
     def _overtaken(self) -> bool:
-        if self.session.get(self.name) == self.baseline:
+        now = self.session.get(self.name)
+        if now == self.baseline:
             return False
         with self._lock:
+            if self._writing:  # it may be what was decided here
+                return False
             if self.state == "running":
-                self.state = "overtaken"
+                # What was decided may have been set although the answer of the store was lost.
+                ours = self._found is not None and self._found.value == now
+                self.state = self._found.state if self._found is not None and ours else "overtaken"
         self._leave()
         return True
 
-    def _score(self, value: Any, score: float) -> None:
+    def _score(self, sample: Sample, score: float) -> None:
         if self._overtaken():
             return
         with self._lock:
             if self.state != "running":
                 return
-            self.samples[value].add(score)
-            found = self._decide()
-        if found is not None:
-            self._end(*found)
+            if self._found is None:
+                sample.add(score)
+                self._found = self._decide()
+        self._end()
 
-    def _decide(self) -> tuple[State, Any, float] | None:
+    def _decide(self) -> _Found | None:
         """Look, if a look is due."""
         baseline = self.samples[self.baseline]
         others = {value: one for value, one in self.samples.items() if value != self.baseline}
@@ -228,53 +307,71 @@ class Rollout:
         }
         if better:
             winner = max(better, key=lambda value: others[value].mean)
-            self.state = "promoted"
-            return "promoted", winner, better[winner]
+            return _Found("promoted", winner, better[winner])
         if all(p <= allowed for p in tested.values()):
-            self.state = "rolled back"
-            return "rolled back", self.baseline, max(tested.values())
+            return _Found("rolled back", self.baseline, max(tested.values()))
         if self._look >= self.guard.looks:
-            self.state = "inconclusive"
-            return "inconclusive", self.baseline, min(tested.values())
+            return _Found("inconclusive", self.baseline, min(tested.values()))
         return None
 
-    def _end(self, state: State, value: Any, p: float) -> None:
-        self._leave()
-        self._note(
-            state,
-            {
-                "test": "Welch, two-sided, Bonferroni over looks and candidates",
-                "p": p,
-                "alpha": self.guard.alpha,
-                "look": self._look,
-                "scores": {
-                    str(one): {"n": sample.count, "mean": sample.mean} for one, sample in self.samples.items()
-                },
-            },
-            value,
-        )
+    def _end(self) -> None:
+        """Set what was decided; the state is what the store has taken."""
+        with self._lock:
+            if self._found is None or self._writing or self.state != "running":
+                return
+            found, self._writing = self._found, True
+        state: State | None = None
+        try:
+            state = found.state if self._note(found.state, self._why(found), found.value) else "overtaken"
+        except (errors.Claimed, errors.RuleBroken, errors.StoreUnavailable) as error:
+            self.hindered = error
+        finally:
+            with self._lock:
+                self._writing = False
+                if state is not None:
+                    self.state, self.hindered = state, None
+        if state is not None:
+            self._leave()
 
-    def _note(self, state: str, why: Mapping[str, Any], value: Any = None) -> None:
-        """Write to the history of the variable: what was there, or what was decided."""
-        set_to = self.baseline if value is None else value
+    def _why(self, found: _Found) -> Mapping[str, Any]:
+        return {
+            "test": "Welch, two-sided, Bonferroni over looks and candidates",
+            "p": found.p,
+            "alpha": self.guard.alpha,
+            "look": self._look,
+            "scores": {
+                self._labels[value]: {"n": sample.count, "mean": sample.mean}
+                for value, sample in self.samples.items()
+            },
+        }
+
+    def _note(self, state: str, why: Mapping[str, Any], value: Any) -> bool:
+        """Set the variable, with what it is for in the history, unless somebody else has set another one."""
         while (record := self.session.record(self.name)).value == self.baseline:
             try:
                 self.session.set(
-                    self.name, set_to, {"rollout": state, **why}, source="rollout", expect=record.version
+                    self.name, value, {"rollout": state, **why}, source="rollout", expect=record.version
                 )
             except errors.VersionConflict:
                 continue
-            return
-        self.state = "overtaken"
+            return True
+        return False
 
     def close(self) -> None:
-        """End it undecided: what was there before stays."""
+        """
+        End it undecided: what was there before stays.
+
+        What was decided but could not be set is tried once more. The rollout has ended also where the history
+        cannot be told so, and that is raised.
+        """
+        self._end()
         with self._lock:
             if self.state != "running":
                 return
             self.state = "closed"
         self._leave()
-        self._note("closed", {})
+        if not self._note("closed", {}, self.baseline):
+            self.state = "overtaken"
 
     async def aclose(self) -> None:
         """`close`, awaited."""
@@ -293,5 +390,6 @@ class Rollout:
         await self.aclose()
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{value}: {one.count}" for value, one in self.samples.items())
-        return f"<Rollout of '{self.name}' {self.state}; scores {counts}>"
+        counts = ", ".join(f"{self._labels[value]}: {one.count}" for value, one in self.samples.items())
+        rest = "" if self.hindered is None else f"; not set yet: {self.hindered}"
+        return f"<Rollout of '{self.name}' {self.state}; scores {counts}{rest}>"

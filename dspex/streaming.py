@@ -269,7 +269,7 @@ def _left(end: float | None) -> float | None:
 def _too_late(program: Program, timeout: float | None) -> errors.DeadlineExceeded:
     name = type(program).__name__
     return errors.DeadlineExceeded(
-        f"{name} on session '{program.session.id}' had not yielded its last piece after {timeout:g} s.",
+        f"{name} on session '{program.session.id}' took longer than {timeout:g} s.",
         program=name,
         session=program.session.id,
         seconds=timeout,

@@ -48,7 +48,16 @@ def enable(
 
     Raises:
         MissingExtra: OpenTelemetry is not installed.
+        InvalidValue: One of them is no such provider.
     """
+    for name, given, method in (
+        ("tracer_provider", tracer_provider, "get_tracer"),
+        ("meter_provider", meter_provider, "get_meter"),
+    ):
+        if given is not None and not hasattr(given, method):
+            raise errors.InvalidValue.expecting("a provider of OpenTelemetry", errors.shown(given, 80)).at(
+                name
+            )
     global active  # noqa: PLW0603 - one switch for the process
     active = Telemetry(tracer_provider, meter_provider)
 

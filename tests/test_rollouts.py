@@ -7,11 +7,15 @@ import pytest
 from dspex import (
     Boolean,
     Choice,
+    Claimed,
     Float,
     Guard,
+    Integer,
+    InvalidCall,
     InvalidValue,
     ModuleChoice,
     Program,
+    Prompt,
     RuleBroken,
     Session,
     UnknownVariable,
@@ -156,10 +160,13 @@ def test_what_somebody_sets_while_it_ends_stays(live, monkeypatch):
     assert ("overtaken", "c") == (rollout.state, live.get("strategy"))
 
 
-def test_a_second_process_with_the_same_rollout_does_not_end_the_first(live):
+def test_a_second_process_with_the_same_rollout_does_not_end_the_first(live, store):
     shares = {"a": 0.5, "b": 0.5}
     with live.rollout("strategy", shares, key="user") as first:
-        with live.rollout("strategy", shares, key="user") as second:
+        with (
+            Session("live", store=store) as there,
+            there.rollout("strategy", shares, key="user") as second,
+        ):
             assert {"running"} == {first.state, second.state}
             assert first.run(Agent, user=1).output == second.run(Agent, user=1).output
         assert "closed" == second.state
@@ -201,6 +208,8 @@ def test_feedback_must_be_of_a_run_of_the_session_and_a_number(live, store):
     for wrong in (float("nan"), "good", None):
         with pytest.raises(InvalidValue, match="score must be a finite number"):
             live.feedback(run, wrong)
+    with pytest.raises(InvalidValue, match=r"run must be a Run, as record\(…\)"):
+        live.feedback("x", 1)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +282,166 @@ def test_runs_that_nobody_holds_are_forgotten(live):
         assert 1 == sum(sample.count for sample in rollout.samples.values())
 
 
+def test_long_values_are_told_apart_in_a_history_that_stays_short(session):
+    session.register("prompt", Prompt(), initial="x" * 10_000)
+    longer = ["x" * 9_999 + end for end in "xyz"]
+    guard = Guard(min_sample=20, looks=1)
+    rollout = session.rollout("prompt", dict.fromkeys(longer, 1 / 3), guard=guard)
+    for user in range(200):
+        rollout.feedback(user, 0.5 if rollout.choose(user)[-1] == "x" else 0.1)
+    assert "rolled back" == rollout.state
+    started, ended = session.history("prompt")
+    short = "x" * 59 + "…"
+    assert [short, f"{short} (2)", f"{short} (3)"] == list(started.metadata["shares"])
+    assert [0.5, 0.1, 0.1] == [
+        pytest.approx(ended.metadata["scores"][one]["mean"]) for one in started.metadata["shares"]
+    ]
+    assert len(repr(rollout)) < 300
+
+
+def test_no_more_values_than_the_history_can_tell(session):
+    session.register("number", Integer(min=0, max=100), initial=0)
+    with pytest.raises(InvalidValue, match="shares must be of at most 32 values"):
+        session.rollout("number", dict.fromkeys(range(40), 1 / 40))
+    session.rollout("number", dict.fromkeys(range(32), 1 / 32)).close()
+
+
+def decided(live, rollout):
+    """Score until the better one is known, whether or not it can be set."""
+    for user in range(200):
+        rollout.feedback(user, 0.5 if rollout.choose(user) == "a" else 1.0)
+
+
+def test_what_is_decided_while_somebody_holds_a_claim_is_set_when_it_has_ended(live, store):
+    rollout = live.rollout("strategy", {"a": 0.5, "b": 0.5}, guard=Guard(min_sample=20))
+    with Session("live", store=store) as other, other.claim(["strategy"], owner="operator", ttl=60.0):
+        decided(live, rollout)
+        assert ("running", "a") == (rollout.state, live.get("strategy"))
+        assert {"a", "b"} == {rollout.choose(user) for user in range(20)}
+        assert isinstance(rollout.hindered, Claimed)
+        assert "not set yet: " in repr(rollout)
+        counts = [one.count for one in rollout.samples.values()]
+    rollout.feedback(1, 0.0)
+    assert ("promoted", "b", None) == (rollout.state, live.get("strategy"), rollout.hindered)
+    noted = live.record("strategy").metadata["scores"]
+    assert counts == [noted[one]["n"] for one in "ab"]
+
+
+def test_what_was_decided_is_tried_once_more_when_a_rollout_is_closed(live, store):
+    shares, guard = {"a": 0.5, "b": 0.5}, Guard(min_sample=20)
+    rollout = live.rollout("strategy", shares, guard=guard)
+    with Session("live", store=store) as other, other.claim(["strategy"], owner="operator", ttl=60.0):
+        decided(live, rollout)
+        with pytest.raises(Claimed):
+            rollout.close()
+        assert ("closed", "a") == (rollout.state, live.get("strategy"))
+    rollout = live.rollout("strategy", shares, guard=guard)
+    with Session("live", store=store) as other, other.claim(["strategy"], owner="operator", ttl=60.0):
+        decided(live, rollout)
+    rollout.close()
+    assert ("promoted", "b") == (rollout.state, live.get("strategy"))
+
+
+def test_what_is_set_to_the_value_that_was_decided_is_promoted(live, store):
+    rollout = live.rollout("strategy", {"a": 0.5, "b": 0.5}, guard=Guard(min_sample=20))
+    with (
+        Session("live", store=store) as other,
+        other.claim(["strategy"], owner="operator", ttl=60.0) as claim,
+    ):
+        decided(live, rollout)
+        claim.set("strategy", "b")
+    rollout.feedback(1, 0.0)
+    assert "promoted" == rollout.state
+
+
+def test_nothing_is_a_value_as_any_other(session):
+    session.register("style", Choice(None, "b"), initial="b")
+    rollout = session.rollout("style", {None: 0.5, "b": 0.5}, guard=Guard(min_sample=20, looks=1))
+    for user in range(200):
+        rollout.feedback(user, 1.0 if rollout.choose(user) is None else 0.5)
+    assert ("promoted", None) == (rollout.state, session.get("style"))
+
+    class Styled(Program):
+        style = defvariable(Choice(None, "b"), initial="b")
+
+        def forward(self, user):
+            return self.style
+
+    with Session() as live:
+        Styled.bind(live)
+        with live.rollout("style", {None: 0.5, "b": 0.5}, key="user") as scored_by_runs:
+            for user in range(20):
+                live.feedback(scored_by_runs.run(Styled, user=user), 1.0)
+            assert 20 == sum(one.count for one in scored_by_runs.samples.values())
+
+
+def test_a_variable_has_one_rollout_at_a_time(live):
+    shares = {"a": 0.5, "b": 0.5}
+    first = live.rollout("strategy", shares, key="user")
+    with pytest.raises(
+        InvalidCall, match=r"'live' has a rollout of 'strategy' that still runs: <Rollout .*a: 0"
+    ):
+        live.rollout("strategy", shares, key="user")
+    live.rollout("temperature", {0.5: 0.5, 0.1: 0.5}).close()  # another variable
+    first.close()
+    second = live.rollout("strategy", shares, key="user")
+    live.set("strategy", "c")  # which ends the second, although it has not looked yet
+    third = live.rollout("strategy", {"c": 0.5, "a": 0.5}, key="user")
+    assert ("overtaken", "running") == (second.state, third.state)
+    third.close()
+
+
+def test_a_rollout_that_could_not_begin_is_in_nobodys_way(live, store):
+    with (
+        Session("live", store=store) as other,
+        other.claim(["strategy"], owner="operator", ttl=60.0),
+        pytest.raises(Claimed),
+    ):
+        live.rollout("strategy", {"a": 0.5, "b": 0.5})
+    live.rollout("strategy", {"a": 0.5, "b": 0.5}).close()
+
+
+def test_what_was_closed_gives_no_more_runs(live):
+    with live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user") as rollout:
+        pass
+    with pytest.raises(InvalidCall, match="the rollout of 'strategy' in session 'live' was closed"):
+        rollout.run(Agent, user=1)
+    with Bandit(live, "strategy") as bandit:
+        pass
+    with pytest.raises(InvalidCall, match="the bandit on 'strategy' in session 'live' was closed"):
+        bandit.run(Agent, 1)
+    bandit.promote()
+
+
+def test_a_rollout_that_was_decided_runs_with_what_it_has_set(live):
+    rollout = live.rollout("strategy", {"a": 0.5, "b": 0.5}, key="user", guard=Guard(min_sample=20))
+    decided(live, rollout)
+    assert ("promoted", "b") == (rollout.state, rollout.run(Agent, user=1).output)
+
+
+def test_runs_can_be_made_in_a_pool(store):
+    pytest.importorskip("grpc")
+    from dspex.pool import Pool
+    from dspex.testing.pool_programs import Knobs
+
+    with Pool([Knobs], workers=1, spares=0) as pool, Session("pooled", store=store) as live:
+        knobs = Knobs.bind(live)
+        live.tag("first")
+        with live.rollout("steps", {0: 0.5, 5: 0.5}) as rollout:
+            runs = [rollout.run(Knobs, key=user, pool=pool, timeout=60.0) for user in range(6)]
+            assert [[0.7, rollout.choose(user)] for user in range(6)] == [list(run.output) for run in runs]
+            assert {0, 5} == {run.values["steps"] for run in runs}
+            assert ("pooled", True, live.revision) == (runs[0].session, runs[0].pinned, runs[0].first)
+            assert 1 == live.feedback(runs[0], 1.0)
+            assert 1 == sum(one.count for one in rollout.samples.values())
+        live.update({"steps": 7, "temperature": 0.1})
+        live.tag("second")
+        with Bandit(live, labels=["first", "second"], seed=0) as bandit:
+            outputs = {tuple(bandit.run(knobs, pool=pool).output) for _ in range(12)}
+        assert {(0.7, 0), (0.1, 7)} == outputs
+        assert (0.1, 7) == knobs()
+
+
 # ---- bandits -------------------------------------------------------------------------------------
 
 
@@ -320,8 +489,12 @@ def test_a_bandit_chooses_among_labelled_revisions(live):
 
 def test_a_bandit_takes_scores_from_0_to_1_and_needs_a_choice(live):
     with Bandit(live, "strategy", values=["a", "b"]) as bandit:
-        with pytest.raises(InvalidValue, match="score must be from 0 to 1"):
-            live.feedback(bandit.run(Agent, 1), 7.0)
+        run = bandit.run(Agent, 1)
+        for _ in range(2):
+            with pytest.raises(InvalidValue, match="score must be from 0 to 1"):
+                live.feedback(run, 7.0)
+        live.feedback(run, 1.0)
+        assert 1 == sum(arm.count for arm in bandit.arms)
         assert {"a", "b"} == {bandit.run(Agent, user).output for user in range(40)}
     with pytest.raises(InvalidValue, match="without declared choices"):
         Bandit(live, "temperature")
@@ -329,6 +502,22 @@ def test_a_bandit_takes_scores_from_0_to_1_and_needs_a_choice(live):
         Bandit(live, "strategy", values=["a"])
     with pytest.raises(TypeError):
         Bandit(live)
+
+
+def test_a_bandit_on_prompts_can_be_promoted(session):
+    prompts = ["x" * 10_000, "x" * 9_999 + "y"]
+    session.register("prompt", Prompt(), initial=prompts[0])
+    with Bandit(session, "prompt", values=prompts) as bandit:
+        bandit.promote()
+        assert {arm.label for arm in bandit.arms} == set(session.record("prompt").metadata["bandit"])
+    assert 2 == len({arm.label for arm in bandit.arms})
+
+
+def test_a_bandit_with_many_choices_can_be_promoted(session):
+    session.register("one", Choice(*(f"{number:060d}" for number in range(300))), initial="0" * 60)
+    with Bandit(session, "one") as bandit:
+        bandit.promote()
+    assert 40 == len(session.record("one").metadata["bandit"])
 
 
 def test_a_bandit_tells_itself_and_what_it_knows(live):

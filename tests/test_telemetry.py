@@ -265,3 +265,10 @@ def test_without_opentelemetry_it_says_which_extra_is_missing(monkeypatch):
         telemetry.enable()
     assert "dspex[telemetry]" in str(missing.value)
     assert telemetry.active is None
+
+
+@pytest.mark.parametrize("name", ["tracer_provider", "meter_provider"])
+def test_what_is_no_provider_is_refused(name):
+    with pytest.raises(InvalidValue, match=f"{name} must be a provider of OpenTelemetry"):
+        telemetry.enable(**{name: "x"})
+    assert telemetry.active is None

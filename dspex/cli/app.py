@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 import dspex
 from dspex import errors
 from dspex.cli import doctor, moving, optimizing, printing, reading, running, serving, watching, writing
-from dspex.cli.exits import REFUSED, exit_code
+from dspex.cli.exits import REFUSED, UNREAD, exit_code
 from dspex.cli.options import JSON
 
 __all__ = ["app"]
@@ -28,7 +29,11 @@ class _Commands(TyperGroup):
             printing.refuse(error, as_json=ctx.meta.get(JSON, False))
             raise typer.Exit(exit_code(error)) from None
         except OSError as error:
-            if error.errno == errno.EPIPE or error.filename is None:
+            if error.errno == errno.EPIPE:
+                # What is flushed at the end of the process would complain again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(UNREAD) from None
+            if error.filename is None:
                 raise
             printing.note(f"{error.filename}: {error.strerror}.")
             raise typer.Exit(REFUSED) from None

@@ -7,21 +7,33 @@ from types import MappingProxyType
 
 from dspex import errors
 
-__all__ = ["CONFLICT", "INTERRUPTED", "MEANINGS", "REFUSED", "UNAVAILABLE", "exit_code"]
+__all__ = [
+    "CONFLICT",
+    "INTERRUPTED",
+    "MEANINGS",
+    "REFUSED",
+    "UNAVAILABLE",
+    "UNREAD",
+    "USAGE",
+    "exit_code",
+]
 
 REFUSED = 1
+USAGE = 2
 UNAVAILABLE = 3
 CONFLICT = 4
 INTERRUPTED = 130
+UNREAD = 141
 
 MEANINGS: Mapping[int, str] = MappingProxyType(
     {
         0: "done",
         REFUSED: "refused, and nothing has changed; `doctor` found something broken; a program has raised",
-        2: "no such command, option or argument",
-        UNAVAILABLE: "the store cannot be reached, opened or written right now",
+        USAGE: "no such command, option or argument; inputs that a program does not take",
+        UNAVAILABLE: "the store cannot be reached, opened or written right now; a program took too long",
         CONFLICT: "somebody else was first: another version than expected, or a claim",
         INTERRUPTED: "ended by Ctrl-C",
+        UNREAD: "whoever read the output has gone, as `head` does",
     }
 )
 """Every exit code, for the page about the commands."""

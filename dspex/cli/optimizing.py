@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,6 +173,8 @@ def optimize(
     from dspex.evaluation import dataset
     from dspex.optimizers.studies import new_name
 
+    if report is not None:
+        _check_writable(report)
     cls, score = named_program(program), named(metric, "the metric")
     name = new_name(cls) if study is None else study
     if workers is not None and lm_calls is not None:
@@ -224,6 +227,7 @@ def trials(
 ) -> None:
     """List the studies that were kept, or the trials of one."""
     from dspex.optimizers.stored import stored_studies, stored_study
+    from dspex.optimizers.studies import scored
 
     if study is not None:
         there = stored_study(storage, study).trials
@@ -237,7 +241,7 @@ def trials(
                 {
                     "study": one.name,
                     "program": one.program,
-                    "trials": len(one.trials),
+                    "trials": scored(one.trials),
                     "best": None if one.best is None else rendering.trial_json(one.best),
                 }
                 for one in found
@@ -249,12 +253,21 @@ def trials(
             [
                 one.name,
                 one.program or "",
-                str(len(one.trials)),
+                str(scored(one.trials)),
                 "" if one.best is None else f"{one.best.score:.3f}",
             ]
             for one in found
         ),
     )
+
+
+def _check_writable(report: Path) -> None:
+    """Refuse before anything is searched what could not be written after it."""
+    if not report.parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {report.parent}.", param_hint="--report")
+    where = report if report.exists() else report.parent
+    if not os.access(where, os.W_OK):
+        raise typer.BadParameter(f"{where} cannot be written.", param_hint="--report")
 
 
 @contextmanager
@@ -321,6 +334,8 @@ def _condition(one: Dimension | None) -> str:
 
 
 def _say_found(found: Study, session: str | None, report: str | None, *, looked: bool, as_json: bool) -> None:
+    from dspex.optimizers.studies import scored
+
     receipt = found.receipt
     changes = [
         (found.session.variables[change.name].kind, change) for change in (receipt.changes if receipt else ())
@@ -334,7 +349,7 @@ def _say_found(found: Study, session: str | None, report: str | None, *, looked:
                 "changes": [rendering.change_json(kind, change) for kind, change in changes],
                 "baseline": None if found.baseline is None else rendering.trial_json(found.baseline),
                 "best": None if found.best is None else rendering.trial_json(found.best),
-                "trials": len(found.trials),
+                "trials": scored(found.trials),
                 "seconds": found.seconds,
                 "lm_calls": found.lm_calls,
                 "notes": list(found.notes),

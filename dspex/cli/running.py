@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
@@ -16,13 +18,19 @@ from dspex import errors
 from dspex.cli import printing
 from dspex.cli.arguments import Assignments, fetched
 from dspex.cli.completing import session_ids
-from dspex.cli.exits import REFUSED
+from dspex.cli.exits import REFUSED, USAGE
 from dspex.cli.opening import made_store, opened
 from dspex.cli.options import Json, Source, user
 from dspex.cli.rendering import output_json, output_text
 from dspex.session import Session
 
 __all__ = ["importable", "run"]
+
+END = object()
+"""What stands for the end of the pieces."""
+
+_CALLED = re.compile(r"(\S+\.)?a?forward\(\) (missing|takes) ")
+_FRAME = re.compile(r'^  File "(.+)", line \d+', re.MULTILINE)
 
 
 def run(
@@ -90,8 +98,12 @@ def run(
         raise typer.BadParameter("a private session cannot be set there: give --session.", param_hint="--set")
     pieces = _here(order, store) if server is None else _there(order, server)
     try:
-        _print(_of_program(pieces), as_json=as_json)
+        _print(_of_program(pieces, aside=as_json), as_json=as_json)
     except _Raised as raised:
+        if _is_of_inputs(raised.error):
+            said = f"{program} does not take these inputs: {raised.error}."
+            printing.refuse(errors.InvalidCall(said, program=program), as_json=as_json)
+            raise typer.Exit(USAGE) from None
         _tell(raised.error, as_json=as_json)
         raise typer.Exit(REFUSED) from None
 
@@ -108,7 +120,7 @@ class _Order:
     how: dict[str, Any]
 
 
-def _here(order: _Order, store: str | None) -> Iterator[Any]:
+def _here(order: _Order, store: str | None) -> Generator[Any]:
     from dspex.pool.programs import load
     from dspex.pool.values import values_of
 
@@ -127,7 +139,7 @@ def _here(order: _Order, store: str | None) -> Iterator[Any]:
                 yield piece
 
 
-def _there(order: _Order, server: str) -> Iterator[Any]:
+def _there(order: _Order, server: str) -> Generator[Any]:
     from dspex.pool.serving import RemotePrograms
 
     if order.changes:
@@ -144,13 +156,30 @@ class _Raised(Exception):
         self.error = error
 
 
-def _of_program(pieces: Iterator[Any]) -> Iterator[Any]:
-    try:
-        yield from pieces
-    except errors.DspexError:
-        raise
-    except Exception as error:
-        raise _Raised(error) from None
+def _of_program(pieces: Generator[Any], *, aside: bool) -> Iterator[Any]:
+    """The pieces; what the program itself prints goes *aside*, to stderr."""
+    with closing(pieces):
+        while True:
+            try:
+                with redirect_stdout(sys.stderr) if aside else nullcontext():
+                    piece = next(pieces, END)
+            except errors.DspexError:
+                raise
+            except Exception as error:
+                raise _Raised(error) from None
+            if piece is END:
+                return
+            yield piece
+
+
+def _is_of_inputs(error: Exception) -> bool:
+    """Whether `forward` itself was called wrongly, here or there: then nothing of the program's has run."""
+    if not isinstance(error, TypeError) or _CALLED.match(str(error)) is None:
+        return False
+    here = [one.filename for one in traceback.extract_tb(error.__traceback__)]
+    there = [frames for note in getattr(error, "__notes__", ()) if (frames := _FRAME.findall(note))]
+    innermost = Path(*[*there, here][0][-1:])  # of a worker's the first note tells, of a server's the next
+    return innermost.parent.name == "dspex" and innermost.name in ("runs.py", "streaming.py")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -126,6 +127,8 @@ def token(
     """Make a token: its secret is printed, its grants go to a file."""
     from dspex.rpc.auth import new_token, token_line
 
+    if expires is not None and expires.timestamp() <= time.time():
+        raise typer.BadParameter(f"{expires:%Y-%m-%d %H:%M:%S} is over.", param_hint="--expires")
     secret, made = new_token(*grants, expires=None if expires is None else expires.timestamp())
     descriptor = os.open(add_to, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "a") as file:

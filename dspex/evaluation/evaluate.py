@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ from dspex.session import Session
 
 __all__ = ["Evaluating", "Pool", "class_of", "evaluate"]
 
+PAUSE = 0.05
+"""Seconds until a pool that others have filled is asked again."""
+
 
 class Pool(Protocol):
     """Where runs can be sent instead of being made here."""
@@ -32,7 +35,11 @@ class Pool(Protocol):
     def submit(
         self, program: Any, inputs: Mapping[str, Any], *, session: Session, deadline: float | None, pin: bool
     ) -> Future[Any]:
-        """Run *program* on *session* within *deadline* seconds, pinned; gives the output or a `Run`."""
+        """
+        Run *program* on *session* within *deadline* seconds, pinned; gives the output or a `Run`.
+
+        `PoolSaturated` says that there is no room just now: it is asked again.
+        """
         ...
 
 
@@ -46,6 +53,25 @@ class _Ran:
     lm_calls: int | None = None
     tokens: int | None = None
     cost: float | None = None
+
+
+@attrs.define(eq=False)
+class _Sent:
+    """An item on its way."""
+
+    example: Any
+    future: Future[Any]
+    began: float
+    ended: float | None = None
+
+    def end(self, _: Future[Any]) -> None:
+        """It is done, whenever it is asked for."""
+        self.ended = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """From being sent to the answer."""
+        return (self.ended or time.perf_counter()) - self.began
 
 
 def evaluate(
@@ -74,7 +100,8 @@ def evaluate(
         num_threads: Items at the same time.
         deadline: Seconds for each item.
         failure_score: The score of an item that fails.
-        pool: Where to run the items, if not in this process. LM calls are counted only in this process.
+        pool: Where to run the items, if not in this process. LM calls are counted only in this process, and
+            the seconds of an item are from its being sent to the answer.
         progress: Show a bar on stderr, where that is a terminal.
 
     Raises:
@@ -141,11 +168,15 @@ class Evaluating:
         self._pinned = bound.pinned(self.snapshot)
         self._began = time.perf_counter()
 
-    def scored(self, examples: Sequence[Any]) -> Iterator[Scored]:
-        """The items in the order of *examples*, each as soon as it and those before it are done."""
-        for example, ran in self._ran(examples):
+    def scored(self, examples: Sequence[Any], first: int = 0) -> Iterator[Scored]:
+        """
+        The items in the order of *examples*, each as soon as it and those before it are done.
+
+        *first* is the index of the first one in its dataset.
+        """
+        for index, (example, ran) in enumerate(self._ran(examples), first):
             failed = ran.error is not None
-            score = self.failure_score if failed else score_of(self.metric, example, ran.output)
+            score = self.failure_score if failed else score_of(self.metric, example, ran.output, index)
             yield Scored(
                 example, ran.output, score, ran.seconds, ran.error, ran.lm_calls, ran.tokens, ran.cost
             )
@@ -183,19 +214,19 @@ class Evaluating:
     def _windowed(
         self, examples: Sequence[Any], start: Callable[[Mapping[str, Any]], Future[Any]]
     ) -> Iterator[tuple[Any, _Ran]]:
-        waiting: deque[tuple[Any, float, Future[Any]]] = deque()
+        waiting: deque[_Sent] = deque()
         rest = iter(examples)
         try:
             while True:
                 while len(waiting) < self.num_threads and (example := next(rest, None)) is not None:
-                    waiting.append((example, time.perf_counter(), start(example.inputs())))
+                    waiting.append(_patiently(start, example, [one.future for one in waiting]))
                 if not waiting:
                     return
-                example, began, future = waiting.popleft()
-                yield example, self._taken(future, began)
+                sent = waiting.popleft()
+                yield sent.example, self._taken(sent)
         finally:
-            for _, _, future in waiting:
-                future.cancel()
+            for sent in waiting:
+                sent.future.cancel()
 
     def _send(self, inputs: Mapping[str, Any]) -> Future[Any]:
         assert self.pool is not None
@@ -203,16 +234,16 @@ class Evaluating:
             class_of(self.program), inputs, session=self._sent, deadline=self.deadline, pin=True
         )
 
-    def _taken(self, future: Future[Any], began: float) -> _Ran:
+    def _taken(self, sent: _Sent) -> _Ran:
         try:
-            given = future.result()
+            given = sent.future.result()
         except Exception as error:
-            return _Ran(None, time.perf_counter() - began, _said(error))
+            return _Ran(None, sent.seconds, _said(error))
         if isinstance(given, _Ran):
             return given
         if isinstance(given, Run):
             return _Ran(given.output, given.seconds)
-        return _Ran(given, time.perf_counter() - began)
+        return _Ran(given, sent.seconds)
 
     def _run(self, inputs: Mapping[str, Any]) -> _Ran:
         began = time.perf_counter()
@@ -226,6 +257,22 @@ class Evaluating:
         if meter is None:
             return _Ran(output, seconds, error, 0, 0, None)
         return _Ran(output, seconds, error, meter.calls, meter.tokens, meter.cost)
+
+
+def _patiently(
+    start: Callable[[Mapping[str, Any]], Future[Any]], example: Any, ours: Sequence[Future[Any]]
+) -> _Sent:
+    """Begin *example* when there is room, which others may need too."""
+    while True:
+        began = time.perf_counter()
+        try:
+            sent = _Sent(example, start(example.inputs()), began)
+        except errors.PoolSaturated:
+            if not wait([one for one in ours if not one.done()], PAUSE, FIRST_COMPLETED).done:
+                time.sleep(PAUSE)
+            continue
+        sent.future.add_done_callback(sent.end)
+        return sent
 
 
 def class_of(program: Any) -> Any:

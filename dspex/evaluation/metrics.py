@@ -100,9 +100,9 @@ choice_accuracy = ChoiceAccuracy()
 """`ChoiceAccuracy` of the field `label`."""
 
 
-def score_of(metric: Metric, gold: Any, pred: Any) -> float:
+def score_of(metric: Metric, gold: Any, pred: Any, index: int | None = None) -> float:
     """
-    What *metric* says, as a finite number.
+    What *metric* says, as a finite number; *index* is that of the example in its dataset, if it is known.
 
     Raises:
         MetricFailed: It raised, or said something else.
@@ -114,15 +114,27 @@ def score_of(metric: Metric, gold: Any, pred: Any) -> float:
     except Exception as error:
         raise errors.MetricFailed(
             f"metric {name} must give a number for each example; it raised {type(error).__name__}: {error} "
-            f"(for {errors.shown(pred, 80)}).",
+            f"(for {errors.shown(pred, 80)}, given for {_told(gold, index)}).",
             metric=name,
         ) from error
     if not math.isfinite(score):
         raise errors.MetricFailed(
-            f"metric {name} must give a finite number (got {score} for {errors.shown(pred, 80)}).",
+            f"metric {name} must give a finite number (got {score} for {errors.shown(pred, 80)}, given for "
+            f"{_told(gold, index)}).",
             metric=name,
         )
     return score
+
+
+def _told(gold: Any, index: int | None) -> str:
+    """Which example *gold* is."""
+    try:
+        fields = gold.inputs()
+        fields = fields.toDict() if hasattr(fields, "toDict") else dict(fields)
+    except Exception:  # an example of the user's making
+        fields = gold
+    where = "the example" if index is None else f"example {index} of the dataset,"
+    return f"{where} {errors.shown(fields, 80)}"
 
 
 @lru_cache(maxsize=256)

@@ -21,6 +21,7 @@ class Scored:
     """What the program returned; None if it failed."""
     score: float
     seconds: float
+    """Of the run; in a pool from being sent to the answer, with the wait for a worker."""
     error: str | None = None
     """Why the program failed; None if it did not."""
     lm_calls: int | None = None
@@ -65,7 +66,7 @@ class Evaluation:
 
     @property
     def seconds_per_item(self) -> float:
-        """The mean time of a run."""
+        """The mean time of a run; in a pool with the wait for a worker."""
         return statistics.fmean(one.seconds for one in self.items)
 
     @property
@@ -103,8 +104,7 @@ class Evaluation:
             f"{self.score:.3f} (95 % {low:.3f} to {high:.3f}) on {len(self.items)} examples",
             f"{self.seconds_per_item:.3f} s each",
         ]
-        if self.lm_calls is not None:
-            parts.append(f"{self.lm_calls} LM calls")
+        parts.append("LM calls not counted" if self.lm_calls is None else f"{self.lm_calls} LM calls")
         if self.cost is not None:
             parts.append(f"${self.cost:.4f}")
         if self.failures:

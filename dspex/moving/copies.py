@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
+from dspex import errors
 from dspex.session import Session
 from dspex.stores import Store, open_store
 from dspex.stores.export import Export
@@ -48,6 +50,9 @@ def copy(session_id: str, source: str | Store, target: str | Store, *, as_id: st
 
 def restored(store: Store, session_id: str, export: Export) -> Session:
     """A handle on the session that *store* makes of *export*."""
+    # A whole session may travel for long: a server that is not there is missed at once, by a short call.
+    with suppress(errors.UnknownSession, errors.PermissionDenied):
+        store.open(session_id, create=False).close()
     hold = store.restore(session_id, export)
     try:
         session = Session(session_id, store=store)

@@ -119,6 +119,10 @@ def is_exact(plain: Any) -> bool:
 
 
 def _parsed(text: str | bytes) -> Any:
+    if not isinstance(text, str | bytes):
+        raise errors.InvalidValue.expecting("JSON, as str or bytes", errors.shown(text, 80)).at(
+            "the document"
+        )
     # Not msgspec's: it takes the last of two values of one key, and does not count lines.
     try:
         return json.loads(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dspex.optimizers.storage import KEY, made_trial, need_optuna, said_of, trial_of
+from dspex.optimizers.storage import KEY, key_of, made_trial, need_optuna, said_of, trial_of
 from dspex.optimizers.studies import Trial, surely_better
 from dspex.optimizers.trials import BudgetSpent, Outcome
 from dspex.spaces import exports
@@ -71,12 +71,12 @@ class Asking:
         for frozen in self.study.get_trials(deepcopy=False):
             trial = trial_of(frozen, space)
             if trial.state in ("complete", "screened"):
-                self._known[_key(trial.shown)] = trial
+                self._known[key_of(trial.shown)] = trial
                 self._complete = self._complete or trial.state == "complete"
             elif frozen.state == self._states.RUNNING:
                 self._end_unfinished(frozen)
                 self._enqueue_params(frozen.params, frozen.user_attrs.get(KEY, {}))
-        if self._waiting or _key(space.encode(space.initial)) in self._known:
+        if self._waiting or key_of(space.encode(space.initial)) in self._known:
             return
         self._enqueue(space.initial, baseline=True)
         for changed in first:
@@ -125,7 +125,7 @@ class Asking:
             if asked is None:
                 return False
             trial, point, baseline = asked
-            key = _key(self.search.space.encode(point))
+            key = key_of(self.search.space.encode(point))
             self._running.append(key)
         try:
             outcome = self.search.trials.run(point, self._giving_up(trial, baseline=baseline))
@@ -158,7 +158,7 @@ class Asking:
                 self._note(trial, {"state": "refused", "error": refused, "shown": shown})
                 self._close(trial, state=self._states.PRUNED)
                 continue
-            known = self._known.get(_key(space.encode(point)))
+            known = self._known.get(key_of(space.encode(point)))
             if known is not None:
                 self._again += 1
                 self._tell_again(trial, known)
@@ -185,7 +185,7 @@ class Asking:
         """Have the next of the listed points tried; whether there is one."""
         space = self.search.space
         for point in self._listed or ():
-            key = _key(space.encode(point))
+            key = key_of(space.encode(point))
             if key not in self._known and key not in self._running:
                 self._enqueue(point)
                 return True
@@ -239,13 +239,13 @@ class Asking:
         """A trial of what was there before that nobody asked for."""
         number = len(self.study.get_trials(deepcopy=False))
         done = attrs.evolve(outcome.trial(number, point, self.search.space), baseline=True)
-        self._known[_key(done.shown)] = done
+        self._known[key_of(done.shown)] = done
         values = done.objectives(self.optimizer.objectives)
         self.study.add_trial(made_trial(self.search.space, point, values, said_of(done)))
 
     def _tell(self, trial: Any, outcome: Outcome, point: dict[str, Any], baseline: bool) -> Trial:
         done = attrs.evolve(outcome.trial(trial.number, point, self.search.space), baseline=baseline)
-        self._known[_key(done.shown)] = done
+        self._known[key_of(done.shown)] = done
         if baseline:
             self._baseline = outcome if done.state == "screened" else None
         self._complete = self._complete or done.state == "complete"
@@ -282,7 +282,3 @@ class Asking:
 
     def _note(self, trial: Any, said: dict[str, Any]) -> None:
         trial.set_user_attr(KEY, said)
-
-
-def _key(shown: Any) -> str:
-    return repr(sorted((name, type(value).__name__, value) for name, value in shown.items()))

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from dspex import errors
 from dspex.feedback import Feedback, Tried, check_tellable, overlaid, run_on
+from dspex.feedback import labels as shown_as
 from dspex.kinds import Boolean, Choice, ModuleChoice
 
 if TYPE_CHECKING:
     from dspex.commits import Receipt
+    from dspex.pool.base import BasePool
     from dspex.records import Snapshot
     from dspex.runs import Run
     from dspex.session import Session
 
 __all__ = ["Arm", "Bandit"]
+
+TOLD = 40
+"""Of how many choices, the best, the metadata of a promotion tells."""
 
 
 @attrs.define
@@ -86,6 +91,7 @@ class Bandit:
         self._dice = random.Random(seed)  # noqa: S311  chances, not keys
         self._lock = threading.Lock()
         self._tried = Tried()
+        self._closed = False
         self._leave = Feedback.of(session).listen(self._hear)
 
     def choose(self) -> Arm:
@@ -98,10 +104,35 @@ class Bandit:
         """The choice of which most is expected."""
         return max(self.arms, key=lambda arm: arm.mean)
 
-    def run(self, program: Any, *inputs: Any, **named: Any) -> Run:
-        """Run *program* with a choice, and return the `Run` to give feedback on."""
+    def run(
+        self,
+        program: Any,
+        *inputs: Any,
+        timeout: float | None = None,
+        pool: BasePool | None = None,
+        **named: Any,
+    ) -> Run:
+        """
+        Run *program* with a choice, and return the `Run` to give feedback on.
+
+        Args:
+            program: A `Program` class, or a bound program.
+            timeout: Seconds after which `DeadlineExceeded` is raised.
+            pool: Let a worker of this pool do it.
+
+        Raises:
+            InvalidCall: The bandit was closed.
+        """
+        if self._closed:
+            raise errors.InvalidCall(
+                f"the bandit on '{self.name or 'labels'}' in session '{self.session.id}' was closed and "
+                "gives no more runs: promote() its best, or make another.",
+                session=self.session.id,
+                name=self.name,
+            )
         arm = self.choose()
-        run = run_on(program, self.session, self._snapshot(arm), inputs, named)
+        snapshot = self._snapshot(arm)
+        run = run_on(program, self.session, snapshot, inputs, named, timeout=timeout, pool=pool)
         self._tried.add(run, arm)
         return run
 
@@ -111,11 +142,13 @@ class Bandit:
         return overlaid(self.session.snapshot(), {self.name: arm.value})
 
     def _hear(self, run: Run, score: float) -> None:
-        arm: Arm | None = self._tried.take(run)
-        if arm is None:
+        if run not in self._tried:
             return
         if not 0.0 <= score <= 1.0:
             raise errors.InvalidValue.expecting("from 0 to 1", errors.shown(score)).at("score")
+        arm: Arm | None = self._tried.take(run)
+        if arm is None:  # another thread has scored it just now
+            return
         with self._lock:
             arm.good += score
             arm.bad += 1.0 - score
@@ -123,9 +156,8 @@ class Bandit:
     def promote(self) -> Receipt:
         """Set the session to the best choice, with what is known of each in the metadata."""
         best = self.best
-        known: Mapping[str, Any] = {
-            "bandit": {arm.label: {"n": arm.count, "mean": arm.mean} for arm in self.arms}
-        }
+        told = sorted(self.arms, key=lambda arm: -arm.mean)[:TOLD]
+        known = {"bandit": {arm.label: {"n": arm.count, "mean": arm.mean} for arm in told}}
         if self.name is not None:
             return self.session.update({self.name: best.value}, known, source="bandit")
         then = self.session.snapshot(best.label)
@@ -133,7 +165,8 @@ class Bandit:
         return self.session.update(values, known, source="bandit")
 
     def close(self) -> None:
-        """Stop learning."""
+        """End it: no more runs, and no more learning. The best so far can still be promoted."""
+        self._closed = True
         self._leave()
 
     def __enter__(self) -> Self:
@@ -152,13 +185,18 @@ def _valued(session: Session, name: str, values: Iterable[Any] | None) -> list[A
     kind = session.variables[name].kind if name in session.variables else None
     if kind is None:
         session.get(name)  # says which is near
+    assert kind is not None
     if values is not None:
-        return [Arm(str(value), session.check(name, value)) for value in values]
-    if isinstance(kind, Boolean):
-        return [Arm("False", False), Arm("True", True)]
-    if isinstance(kind, Choice | ModuleChoice):
-        return [Arm(str(value), value) for value in kind.choices]
-    raise errors.InvalidValue.expecting("given for a variable without declared choices", "None").at("values")
+        taken = [session.check(name, value) for value in values]
+    elif isinstance(kind, Boolean):
+        taken = [False, True]
+    elif isinstance(kind, Choice | ModuleChoice):
+        taken = list(kind.choices)
+    else:
+        raise errors.InvalidValue.expecting("given for a variable without declared choices", "None").at(
+            "values"
+        )
+    return [Arm(label, value) for label, value in zip(shown_as(kind, taken), taken, strict=True)]
 
 
 def _labelled(session: Session, labels: Iterable[str] | None) -> list[Arm]:

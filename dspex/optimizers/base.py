@@ -17,8 +17,10 @@ An author writes `_search`, which spends the budget on trials and returns them.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +113,8 @@ class Optimizer(ABC):
         seed: The same one gives the same candidates, as far as the models give the same answers.
         study: The name of the study.
         commit: Whether the winner is committed to the session.
-        on_trial: Called with each finished trial.
+        on_trial: Called with each finished trial. What is tuned it cannot set either: `Claimed`.
+        unknown: Is refused.
     """
 
     screen: int | None = None
@@ -135,7 +138,10 @@ class Optimizer(ABC):
         study: str | None = None,
         commit: bool = True,
         on_trial: Callable[[Trial], object] | None = None,
+        **unknown: Any,
     ) -> None:
+        for wrong in unknown:
+            raise _no_option(type(self), wrong)
         if not callable(metric):
             raise errors.InvalidValue.expecting("a function", errors.shown(metric)).at("metric")
         for name, bound in (("seconds", seconds), ("lm_calls", lm_calls)):
@@ -144,8 +150,8 @@ class Optimizer(ABC):
         check_counts(num_threads=num_threads)
         if deadline is not None:
             deadlines.check_seconds(deadline, "deadline", least="more than 0")
-        unknown = [one for one in objectives if one not in OBJECTIVES]
-        if unknown or not objectives or len(set(objectives)) < len(tuple(objectives)):
+        strange = [one for one in objectives if one not in OBJECTIVES]
+        if strange or not objectives or len(set(objectives)) < len(tuple(objectives)):
             expected = f"some of {errors.listed(OBJECTIVES)}, each once"
             raise errors.InvalidValue.expecting(expected, errors.shown(objectives)).at("objectives")
         if len(tuple(objectives)) > 1 and choose is None:
@@ -233,10 +239,17 @@ class Optimizer(ABC):
         )
         search = Search(name, program, session, space, train, val, trials, budget, names)
         owner = check_name(f"study-{name}"[:128])
-        with session.claim(names, owner=owner, ttl=TTL) as claim:
+        claim = session.claim(names, owner=owner, ttl=TTL)
+        try:
+            # Not in the block of the claim: what runs here is the user's, too, and shall not set them either.
             with kept(claim, budget):
                 found = self._search(search)
             best = self._picked(found.trials)
+        except BaseException:
+            with suppress(errors.DspexError):  # it ends with its time; what was raised is what to hear of
+                claim.release()
+            raise
+        with claim:
             receipt = self._committed(search, found.trials, best) if self.commit else None
         return Study(
             name=name,
@@ -247,7 +260,7 @@ class Optimizer(ABC):
             trials=tuple(found.trials),
             best=best,
             seconds=budget.elapsed,
-            lm_calls=budget.spent_calls,
+            lm_calls=budget.spent_calls if budget.counted else None,
             storage=found.storage,
             notes=tuple(found.notes),
             receipt=receipt,
@@ -314,6 +327,19 @@ class Optimizer(ABC):
             return name != "score" or not surely_better(best, baseline)
         ours, theirs = best.objectives((name,))[0], baseline.objectives((name,))[0]
         return ours >= theirs if name in MINIMIZED else ours <= theirs
+
+
+def _no_option(cls: type[Optimizer], name: str) -> errors.InvalidCall:
+    """*cls* cannot be made with *name*."""
+    known = [
+        option.name
+        for one in cls.__mro__
+        if "__init__" in vars(one) and issubclass(one, Optimizer)
+        for option in inspect.signature(one.__init__).parameters.values()
+        if option.kind is not option.VAR_KEYWORD and option.name != "self"
+    ]
+    near = errors.did_you_mean(name, known)
+    return errors.InvalidCall(f"{cls.__name__} has no option '{name}'.{near}", name=name)
 
 
 def check_counts(**counts: int | None) -> None:

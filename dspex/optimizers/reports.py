@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex import errors
 from dspex.optimizers import plots
+from dspex.optimizers.studies import counted
 
 if TYPE_CHECKING:
     from dspex.optimizers.studies import Study, Trial
@@ -68,12 +69,12 @@ def html(study: Study) -> str:
 
 
 def _summary(study: Study) -> str:
-    done = sum(one.state == "complete" for one in study.trials)
     where = "memory" if study.storage is None else errors.without_login(study.storage)
+    calls = "LM calls not counted" if study.lm_calls is None else f"{study.lm_calls} LM calls"
     return (
         f"{study.program.__name__} on session '{study.session.id}', {time.strftime('%Y-%m-%d %H:%M')}. "
-        f"{len(study.trials)} trials, {done} of them complete, in {study.seconds:.1f} s and {study.lm_calls} "
-        f"calls of language models. Kept in {where}."
+        f"{counted(study.trials)}, in {study.seconds:.1f} s, {calls}. "
+        f"Kept in {where}."
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KEY",
     "NewSpace",
+    "key_of",
     "made_trial",
     "need_optuna",
     "of_space",
@@ -212,10 +213,36 @@ def said_of(done: Trial) -> dict[str, Any]:
     return {name: getattr(done, name) for name in SAID} | {"state": done.state, "shown": dict(done.shown)}
 
 
+def key_of(shown: Mapping[str, Any]) -> str:
+    """By which two trials of one point are known."""
+    return repr(sorted((name, type(value).__name__, value) for name, value in shown.items()))
+
+
 def trials_of(study: Any, space: SearchSpace | None = None) -> list[Trial]:
-    """The trials of a study of Optuna that were begun; see `trial_of`."""
+    """
+    The trials of a study of Optuna that were begun; see `trial_of`.
+
+    A point that was proposed again, and answered from what was known, is one trial; of two looks at it the
+    one counts that saw more examples.
+    """
     waiting = need_optuna().trial.TrialState.WAITING
-    return [trial_of(one, space) for one in study.get_trials(deepcopy=False) if one.state != waiting]
+    found: dict[Any, Trial] = {}
+    for frozen in study.get_trials(deepcopy=False):
+        if frozen.state == waiting:
+            continue
+        trial = trial_of(frozen, space)
+        key = _point_of(trial)
+        if key not in found or trial.items > found[key].items:
+            found.pop(key, None)  # so that they stay in the order of their numbers
+            found[key] = trial
+    return list(found.values())
+
+
+def _point_of(trial: Trial) -> Any:
+    """What no two trials of a list have; of those that did not end each is its own."""
+    if trial.state in ("complete", "screened"):
+        return key_of(trial.shown)
+    return ("refused", key_of(trial.shown)) if trial.state == "refused" else trial.number
 
 
 def trial_of(frozen: Any, space: SearchSpace | None = None) -> Trial:

@@ -92,13 +92,13 @@ class Study:
     space: SearchSpace
     objectives: tuple[str, ...]
     trials: tuple[Trial, ...]
-    """All of them, also those of earlier runs of the same study."""
+    """All of them, also those of earlier runs of the same study; a point that was proposed again is one."""
     best: Trial | None
     """The one that was picked; None when none is complete."""
     seconds: float
     """How long this run of the study took."""
-    lm_calls: int
-    """Calls of language models in this run."""
+    lm_calls: int | None
+    """Calls of language models in this run; None where they were made in a pool, and not counted."""
     storage: str | None = None
     """Where the trials are; None for memory."""
     notes: tuple[str, ...] = ()
@@ -151,14 +151,26 @@ class Study:
         return target
 
     def __str__(self) -> str:
-        done = sum(one.state == "complete" for one in self.trials)
-        lines = [f"{self.name}: {len(self.trials)} trials, {done} complete, {self.seconds:.1f} s"]
+        lines = [f"{self.name}: {counted(self.trials)}, {self.seconds:.1f} s"]
         for label, one in (("baseline", self.baseline), ("best", self.best)):
             if one is not None and one.score is not None:
                 beside = [f", {getattr(one, name):.4g} {name}" for name in self.objectives if name != "score"]
                 values = ", ".join(f"{key}={value}" for key, value in one.shown.items())
                 lines.append(f"  {label} {one.score:.3f}{''.join(beside)} on {one.items}: {values}")
         return "\n".join(lines)
+
+
+def scored(trials: Sequence[Trial]) -> int:
+    """How many of *trials* were scored: what the budget of a search counts."""
+    return sum(one.state in ("complete", "screened") for one in trials)
+
+
+def counted(trials: Sequence[Trial]) -> str:
+    """*trials* in numbers, for a sentence."""
+    states = [one.state for one in trials]
+    parts = [f"{scored(trials)} trials, {states.count('complete')} complete"]
+    parts += [f"{states.count(state)} {state}" for state in ("refused", "failed") if state in states]
+    return ", ".join(parts)
 
 
 def new_name(program: type[Program]) -> str:

@@ -40,12 +40,15 @@ class Budget:
     lm_calls: int | None
     began: float = attrs.field(factory=time.monotonic)
     spent_calls: int = 0
+    counted: bool = True
+    """Whether `spent_calls` are all; what a pool asks of models nobody counts."""
     stopped: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
 
     def spend(self, calls: int | None) -> None:
-        """Count what an example took."""
+        """Count what an example took; None where that is not known."""
         with self._lock:
+            self.counted = self.counted and calls is not None
             self.spent_calls += calls or 0
 
     @property
@@ -185,7 +188,7 @@ class Trials:
         else:
             evaluating, items = begun.evaluating, list(begun.items)
         for size in stages(len(self.examples), self.screen if give_up is not None else None):
-            for item in evaluating.scored(self.examples[len(items) : size]):
+            for item in evaluating.scored(self.examples[len(items) : size], len(items)):
                 items.append(item)
                 self.budget.spend(item.lm_calls)
                 if self.budget.over and len(items) < len(self.examples):

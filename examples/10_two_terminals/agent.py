@@ -1,5 +1,5 @@
 """
-07 Two terminals: an agent that goes on answering while somebody sets its variables from another process.
+10 Two terminals: an agent that goes on answering while somebody sets its variables from another process.
 
 docs/two-terminals.md has the commands around it. It answers as often as it can and prints what is new.
 """

@@ -86,12 +86,14 @@ def test_what_is_no_refusal_is_not_hidden(monkeypatch):
         app(["get", "note", "--store", "x", "--session", "y"])
 
 
-def test_a_reader_that_goes_away_is_no_reason_to_cry(url):
+@pytest.mark.parametrize("asked", [["list"], ["watch", "--since", "0"]], ids=["list", "watch"])
+def test_a_reader_that_goes_away_is_no_reason_to_cry(url, opened, asked):
     # head -c0 in a pipe, without a shell
     reading, writing = os.pipe()
     os.close(reading)
+    opened(lambda session: session.set("note", "seen"))
     done = subprocess.run(
-        [sys.executable, "-m", "dspex", "list", "--store", url, "--session", "demo"],
+        [sys.executable, "-m", "dspex", *asked, "--store", url, "--session", "demo"],
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
@@ -100,7 +102,14 @@ def test_a_reader_that_goes_away_is_no_reason_to_cry(url):
         env={**os.environ, "PYTHONPATH": ROOT},
     )
     os.close(writing)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (
+        141,
+        "" if asked == ["list"] else f"watching session 'demo' from revision {opened(epoch)}:0\n",
+    )
+
+
+def epoch(session):
+    return session.revision.epoch
 
 
 def test_a_terminal_gets_colours_unless_it_wants_none(terminal, url):

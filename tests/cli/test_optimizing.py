@@ -215,3 +215,11 @@ def test_a_terminal_sees_a_table_grow(terminal, shop, url):
         *range(3, 15)
     ]
     assert f"\x1b[36m{best:.3f}" in printed
+
+
+@pytest.mark.parametrize("report", ["nowhere/x.html", "shop.py/x.html"])
+def test_a_report_that_could_not_be_written_is_refused_before_anything_is_searched(search, url, shop, report):
+    done = search("--trials", 2, "--report", report, code=2)
+    assert "--report" in done.err
+    assert not (shop / "dspex-studies.db").exists()
+    assert prod(url, lambda session: session.record("x").version) == 0

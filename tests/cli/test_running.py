@@ -62,6 +62,16 @@ class Patient(Program):
             Path(path).write_text("left")
 
 
+class Talking(Program):
+    def forward(self, how=""):
+        print("thinking")
+        if how == "late":
+            time.sleep(0.02)
+        if how == "itself":
+            self.forward(1, 2, 3)
+        return "said"
+
+
 class Broken(Program):
     def init(self):
         raise RuntimeError("the model is not there")
@@ -140,6 +150,29 @@ def test_what_it_raises_is_told(run):
     assert "what Odd gives must be plain data" in run("Odd", "hides", code=1).err
 
 
+@pytest.mark.parametrize(("name", "inputs"), [("Agent", []), ("Talking", ["a", "b"])])
+def test_inputs_that_it_does_not_take_are_refused_in_a_sentence(run, agents, name, inputs):
+    (line,) = run(name, *inputs, code=2).err.splitlines()
+    assert line.startswith(f"{agents}:{name} does not take these inputs: {name}.forward() ")
+    assert run(name, *inputs, "--json", code=2).refusal["code"] == "INVALID_CALL"
+
+
+def test_a_program_that_calls_itself_wrongly_has_a_traceback(run):
+    assert "Traceback" in run("Talking", "itself", code=1).err
+
+
+def test_what_it_prints_itself_is_not_among_the_json(run):
+    done = run("Talking", "--json")
+    assert (done.json, done.err) == ({"output": "said"}, "thinking\n")
+    assert run("Talking").out == "thinking\nsaid\n"
+
+
+def test_a_program_that_yields_nothing_and_takes_too_long_is_told_so(run):
+    refused = run("Talking", "late", "--timeout", 0.01, code=3)
+    assert refused.err.startswith("Talking on session ")
+    assert refused.err.endswith(" took longer than 0.01 s.\n")
+
+
 def test_slips_are_told_before_anything_runs(run, dspex_, agents, url, tmp_path):
     assert "Did you mean 'Agent'" in run("Agnet", code=1).err
     assert "cannot be imported" in dspex_("run", "agents_of_testz:Agent", code=1).err
@@ -181,6 +214,8 @@ def test_a_program_runs_at_a_server(run, dspex_, agents, server):
     assert json.loads(run("Odd", "yes", *there).out)["answer"] == {"text": "yes", "mood": "GOOD"}
     failed = run("Odd", "fails", *there, code=1)
     assert "ValueError: no such thing" in failed.err
+    (line,) = run("Agent", *there, code=2).err.splitlines()
+    assert line.startswith(f"{agents}:Agent does not take these inputs: Agent.forward() missing 1 ")
     assert "Did you mean" in dspex_("run", f"{agents}:Agnet", *there, code=1).err
 
 

@@ -110,3 +110,9 @@ def test_a_grant_that_is_none_makes_no_token(dspex_, tmp_path):
 def test_a_store_that_nobody_serves_is_unavailable(dspex_, tmp_path):
     done = dspex_("get", "note", "--store", f"grpc+unix://{tmp_path}/s?deadline=0.3", "--json", code=3)
     assert done.refusal["code"] == StoreUnavailable.code
+
+
+def test_a_token_that_is_over_already_is_not_made(dspex_, tmp_path):
+    refused = dspex_("token", "a=read", "--add-to", tmp_path / "t", "--expires", "2020-01-01", code=2)
+    assert "2020-01-01 00:00:00 is over" in refused.err
+    assert not (tmp_path / "t").exists()

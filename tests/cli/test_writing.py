@@ -242,3 +242,10 @@ def test_a_session_is_copied_to_another_store(dspex_, url, tmp_path):
     assert dspex_("copy", "demo", "--to", target, "--as", "twin", "--json").json["session"] == "twin"
     dspex_("copy", "dmo", "--to", f"sqlite:///{tmp_path}/z.db", code=1)
     dspex_("copy", "demo", "--to", "memory://", code=3)
+
+
+def test_a_server_that_is_not_there_is_missed_as_soon_as_by_other_commands(dspex_, tmp_path):
+    pytest.importorskip("grpc")
+    nowhere = f"grpc+unix://{tmp_path}/nothere/s?deadline=0.2"
+    # Not the time that the pieces of a session may take, which is four times that.
+    assert "nothere/s for 0.2 s" in dspex_("copy", "demo", "--to", nowhere, code=3).err

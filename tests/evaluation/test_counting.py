@@ -2,11 +2,13 @@
 
 import copy
 import sys
-from concurrent.futures import Future
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from dspex import MissingExtra, Program, Session
+from dspex import MissingExtra, PoolSaturated, Program, Session
 from dspex.evaluation import Example, evaluate
 from dspex.evaluation.meter import Meter, metered
 from dspex.evaluation.results import Evaluation, Scored
@@ -60,7 +62,7 @@ def test_an_evaluation_says_what_is_known_of_it():
     known = Evaluation("Echo", "s", "e:0", items[:1], 0.5, {})
     assert "1.000 (95 % 0.207 to 1.000) on 1 examples, 0.500 s each, 2 LM calls, $0.0100" == str(known)
     unknown = Evaluation("Echo", "s", "e:0", items, 1.0, {})
-    assert "1.000 (95 % 0.342 to 1.000) on 2 examples, 0.500 s each" == str(unknown)
+    assert "1.000 (95 % 0.342 to 1.000) on 2 examples, 0.500 s each, LM calls not counted" == str(unknown)
 
 
 def test_a_progress_bar_changes_nothing_and_is_on_terminals_only(capsys, monkeypatch):
@@ -105,6 +107,60 @@ def test_a_pool_may_give_outputs_or_runs_and_an_item_that_fails_there_is_a_failu
     assert [0, None, 20] == [one.output for one in found.items]
     assert [None, "LookupError: no machine", None] == [one.error for one in found.items]
     assert [1.0, -1.0, 1.0] == [one.score for one in found.items]
+
+
+class Narrow:
+    """A pool with room for one call, which others may have taken."""
+
+    def __init__(self, taken):
+        self.refused, self.taken, self.threads = 0, taken, ThreadPoolExecutor(1)
+        self.room = threading.Semaphore(1)
+
+    def submit(self, program, inputs, *, session, deadline, pin):
+        if self.refused < self.taken or not self.room.acquire(blocking=False):
+            self.refused += 1
+            raise PoolSaturated("the pool is full")
+        future = self.threads.submit(program.run, **inputs)
+        future.add_done_callback(lambda _: self.room.release())
+        return future
+
+
+@pytest.mark.parametrize("taken", [0, 3])
+def test_a_pool_that_is_full_is_waited_for(taken):
+    pool = Narrow(taken)
+    with pool.threads:
+        found = evaluate(Echo, ROWS, lambda *_: 1.0, pool=pool, num_threads=3)
+    assert [0, 1, 2] == [one.output for one in found.items]
+    assert 0 == found.failures
+    assert pool.refused > taken - 1
+
+
+def test_the_seconds_of_an_item_in_a_pool_end_with_its_answer():
+    first, second = Future(), Future()
+
+    class Ready:
+        def submit(self, program, inputs, *, session, deadline, pin):
+            if inputs["x"] == 0:
+                return first
+            threads.submit(work)
+            return second
+
+    def work():
+        second.set_result(2)
+        done = time.perf_counter()
+        while time.perf_counter() < done + 0.1:
+            pass
+        first.set_result(1)
+
+    with ThreadPoolExecutor(1) as threads:
+        slow, fast = evaluate(Echo, ROWS[:2], lambda *_: 1.0, pool=Ready(), num_threads=2).items
+    assert slow.seconds > 0.1
+    assert fast.seconds < slow.seconds / 2
+
+
+def test_what_nobody_counted_is_not_said_to_be_nothing():
+    found = evaluate(Echo, ROWS, lambda *_: 1.0, pool=Elsewhere(lambda x: x))
+    assert str(found).endswith(" s each, LM calls not counted")
 
 
 def test_a_bound_program_is_evaluated_on_its_session():

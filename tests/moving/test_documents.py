@@ -447,3 +447,9 @@ def test_whatever_is_changed_in_the_pieces_of_an_export_it_is_one_or_refused(who
     with suppress(DspexError):
         export = unpacked(pieces)
         assert digest(unpacked(pieces_of(export))) == digest(export)
+
+
+@pytest.mark.parametrize("document", [3, None, ["{}"], {}])
+def test_what_is_no_text_is_no_document(session, document):
+    with pytest.raises(InvalidValue, match="the document must be JSON, as str or bytes"):
+        import_session(document, session)

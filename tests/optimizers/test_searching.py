@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
+from concurrent.futures import Future
 
 import optuna
 import pytest
 
 from dspex import (
+    Choice,
     Claimed,
     Float,
+    InvalidCall,
     InvalidValue,
     MetricFailed,
     MissingExtra,
@@ -16,12 +19,15 @@ from dspex import (
     Session,
     UnknownRevision,
     defvariable,
+    rule,
 )
-from dspex.optimizers import OptunaOptimizer
+from dspex.optimizers import JointOptimizer, OptunaOptimizer
 from dspex.optimizers import trials as trials_module
 from dspex.optimizers.plots import possible
+from dspex.optimizers.reports import html
 from dspex.optimizers.screening import Screening
 from dspex.optimizers.storage import need_optuna
+from dspex.optimizers.stored import stored_study
 from dspex.optimizers.studies import Trial
 from dspex.optimizers.trials import Budget, kept
 
@@ -329,4 +335,88 @@ def test_a_second_look_at_the_baseline_is_not_taken_for_what_waits_to_be_tried()
     waiting = [{"x": 0.1}, {"x": 0.2}, {"x": 0.3}]
     study = compiled(search(lambda *_: 0.5, screen=4, trials=2, first=waiting))
     assert (0.5, "complete", 20) == (study.baseline.point["x"], study.baseline.state, study.baseline.items)
-    assert [0.5, 0.1, 0.5] == [trial.point["x"] for trial in study.trials]
+    assert [0.1, 0.5] == [trial.point["x"] for trial in study.trials]
+
+
+def test_a_point_that_is_proposed_again_is_one_trial(file):
+    class Coin(Program):
+        x = defvariable(Choice(0.1, 0.5, 0.9), initial=0.5)
+
+        def forward(self, q):
+            return self.x
+
+    with Session() as session:
+        sampler = optuna.samplers.RandomSampler(seed=1)
+        study = search(sampler=sampler, trials=3, storage=file, study="coin").compile(
+            Coin, trainset=ROWS, session=session
+        )
+    assert len(study.optuna.trials) > 3
+    assert [0.1, 0.5, 0.9] == sorted(trial.point["x"] for trial in study.trials)
+    assert str(study).startswith("coin: 3 trials, 3 complete, ")
+    assert [one.number for one in study.trials] == [one.number for one in stored_study(file, "coin").trials]
+
+
+def test_what_was_not_scored_is_told_apart_from_the_trials():
+    class Ruled(Agent):
+        @rule
+        def low(self):
+            return "too high" if self.x > 0.5 else None
+
+    with Session() as session:
+        sampler = optuna.samplers.RandomSampler(seed=1)
+        study = search(sampler=sampler, trials=6).compile(Ruled, trainset=ROWS, session=session)
+    refused = len(study.trials) - 6
+    assert refused > 0
+    assert f"{study.name}: 6 trials, 6 complete, {refused} refused, " in str(study)
+
+
+# ---- what is said --------------------------------------------------------------------------------
+
+
+def test_an_option_that_there_is_not_is_refused_with_the_nearest_name():
+    with pytest.raises(
+        InvalidCall, match=r"OptunaOptimizer has no option 'tirals'\. Did you mean 'trials'\?"
+    ):
+        OptunaOptimizer(output, tirals=3)
+    with pytest.raises(
+        InvalidCall, match=r"JointOptimizer has no option 'secnds'\. Did you mean 'seconds'\?"
+    ):
+        JointOptimizer(output, secnds=3)
+
+
+@pytest.mark.parametrize("screen", [None, 3])
+def test_a_metric_that_fails_says_on_which_example(screen):
+    def metric(gold, pred):
+        return pred / (gold.q - 5)
+
+    with pytest.raises(MetricFailed, match=r"given for example 5 of the dataset, \{'q': 5\}\)\.$"):
+        compiled(search(metric, screen=screen, first=[{"x": 0.9}]))
+
+
+def test_the_claim_of_a_study_holds_for_what_it_calls():
+    def meddle(_):
+        session.set("x", 0.0)
+
+    def meddle_too(gold, pred):
+        meddle(None)
+
+    with Session("live") as session:
+        Agent.bind(session)
+        with pytest.raises(Claimed, match="study-"):
+            search(on_trial=meddle).compile(Agent, trainset=ROWS, session=session)
+        session.set("x", 0.25)  # the claim has ended with the search
+        with pytest.raises(MetricFailed, match="it raised Claimed"):
+            search(meddle_too).compile(Agent, trainset=ROWS, session=session)
+
+
+def test_lm_calls_that_nobody_counted_are_not_said_to_be_none():
+    class Elsewhere:
+        def submit(self, program, inputs, *, session, deadline, pin):
+            future = Future()
+            future.set_result(program.run(**inputs, session=session, pin=pin))
+            return future
+
+    study = compiled(search(pool=Elsewhere()))
+    assert study.lm_calls is None
+    assert " s, LM calls not counted. " in html(study)
+    assert 0 == compiled(search()).lm_calls
