@@ -228,7 +228,7 @@ class Rollout:
         return run
 
     def _chosen(self, program: Any, key: Any, named: Mapping[str, Any]) -> tuple[Snapshot, Sample | None]:
-        """What a run with *key* reads, and where its score goes: nowhere if somebody else has set the value."""
+        """What a run with *key* reads, and where its score goes; nowhere if somebody else has set it."""
         if self.state == "closed":
             raise errors.InvalidCall(
                 f"the rollout of '{self.name}' in session '{self.session.id}' was closed and gives no more "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from dspex import errors
-from dspex.feedback import Feedback, Tried, check_tellable, overlaid, run_on
+from dspex.feedback import Feedback, Tried, bound_in, check_tellable, overlaid, run_on
 from dspex.feedback import labels as shown_as
 from dspex.kinds import Boolean, Choice, ModuleChoice
 
@@ -130,6 +130,7 @@ class Bandit:
                 session=self.session.id,
                 name=self.name,
             )
+        bound_in(self.session, program)  # declares what the snapshot is to have
         arm = self.choose()
         snapshot = self._snapshot(arm)
         run = run_on(program, self.session, snapshot, inputs, named, timeout=timeout, pool=pool)
