@@ -185,9 +185,10 @@ class Stream(Iterator[Any]):
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
-        call.piece = self._pieces.put
-        call.add_done_callback(lambda _: self._pieces.put(None))
+        self._pieces = pieces = SimpleQueue[bytes | None]()
+        # The call knows the queue alone, so that a stream that nobody has any more is left.
+        call.piece = pieces.put
+        call.add_done_callback(lambda _: pieces.put(None))
         self._taken = 0
 
     def __next__(self) -> Any:
@@ -233,12 +234,12 @@ class AsyncStream(AsyncIterator[Any]):
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._pieces = pieces = asyncio.Queue[bytes | None]()
         loop = asyncio.get_running_loop()
 
         def put(data: bytes | None) -> None:
             with suppress(RuntimeError):  # the loop has ended before the program
-                loop.call_soon_threadsafe(self._pieces.put_nowait, data)
+                loop.call_soon_threadsafe(pieces.put_nowait, data)
 
         call.piece = put
         call.add_done_callback(lambda _: put(None))

@@ -407,5 +407,5 @@ class Scheduler(Supervisor):
 def _answer(member: Member, call: Call, question: Any, what: str, details: list[Any]) -> None:
     try:
         member.answer(question, value=call.counter.answer(what, *details))
-    except Exception as error:
+    except BaseException as error:  # the program waits, whatever it is
         member.answer(question, failure=pack_failure(error, "the process that offers the tools"))
