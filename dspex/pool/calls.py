@@ -109,6 +109,23 @@ class Call(Future[Any]):
             deadlines.check_seconds(timeout, "timeout")
         return super().exception(timeout)
 
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """
+        Have *fn* called with this when it has ended: at once if it has, else in a thread of the pool that
+        does nothing else, so that it may wait for other calls, or close the pool.
+        """
+        prompt = (
+            getattr(fn, "__module__", None) == "asyncio.futures"
+        )  # waits for nothing, but somebody for it
+        if prompt or self.done():
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(lambda _: self.pool.callbacks.call(fn, self))
+
+    def when_done(self, tell: Callable[[], object]) -> None:
+        """Have *tell*, which waits for nothing, called when this has ended, in whatever thread finds that."""
+        super().add_done_callback(lambda _: tell())
+
     def running(self) -> bool:
         """Whether a worker was told to run it, and has not ended it."""
         return self.member is not None and not self.done()
@@ -188,7 +205,7 @@ class Stream(Iterator[Any]):
         self._pieces = pieces = SimpleQueue[bytes | None]()
         # The call knows the queue alone, so that a stream that nobody has any more is left.
         call.piece = pieces.put
-        call.add_done_callback(lambda _: pieces.put(None))
+        call.when_done(lambda: pieces.put(None))
         self._taken = 0
 
     def __next__(self) -> Any:
@@ -242,7 +259,7 @@ class AsyncStream(AsyncIterator[Any]):
                 loop.call_soon_threadsafe(pieces.put_nowait, data)
 
         call.piece = put
-        call.add_done_callback(lambda _: put(None))
+        call.when_done(lambda: put(None))
         self._taken = 0
 
     async def __anext__(self) -> Any:

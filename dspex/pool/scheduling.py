@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from dspex import errors
 from dspex.pool.affinity import home
+from dspex.pool.callbacks import Callbacks
 from dspex.pool.calls import Call
 from dspex.pool.channel import Say
 from dspex.pool.failures import pack_failure, unpack_failure
@@ -35,6 +36,12 @@ _now = time.monotonic
 
 LONGEST = 60.0
 """Seconds that the thread waits at most, since the system does not know how to wait for years."""
+
+LARGE = 64 * 1024
+"""
+Bytes of inputs that this thread does not send itself: a worker that has stopped would stop it too. Less than
+what a socket takes from who does not wait.
+"""
 
 HOMES = 100_000
 """Sessions of which the slot is remembered."""
@@ -59,6 +66,7 @@ class Scheduler(Supervisor):
         self._accepting = True
         self._ended = threading.Event()
         self._tools: ThreadPoolExecutor | None = None
+        self.callbacks = Callbacks()
         self._thread = threading.Thread(target=self._run, name="dspex-pool", daemon=True)
 
     # ---- what an engine does -----------------------------------------------------------------------
@@ -192,7 +200,10 @@ class Scheduler(Supervisor):
                 todo, self._todo = self._todo, []
             for member, call in todo:
                 self._renew(call)
-                member.send(call)
+                if len(call.inputs) < LARGE:
+                    member.send(call)
+                else:
+                    threading.Thread(target=member.send, args=(call,), daemon=True).start()
 
     def _renew(self, call: Call) -> None:
         """Look where its session is now: it may have moved while the call waited."""
@@ -263,6 +274,7 @@ class Scheduler(Supervisor):
         self._release()
         if self._tools is not None:
             self._tools.shutdown(wait=False, cancel_futures=True)
+        self.callbacks.close()
         self._ended.set()
         with self._lock:
             self._changed.notify_all()
@@ -364,13 +376,14 @@ class Scheduler(Supervisor):
                 self._wear_locked(member)
                 self._feed_locked(member)
             self._changed.notify_all()
-        self._flush()
+        # First who waits for this call is told, then the worker gets the next one, which may be large.
         if failure is not None:
             error = unpack_failure(failure)
             if getattr(error, "begun", True) or not self._again(call):
                 self.tally.failed += call.end(error=error)
         elif data is not None:
             self.tally.done += call.end(data)
+        self._flush()
 
     def _again(self, call: Call) -> bool:
         """Begin *call*, which could not find its session, where that has moved; whether that is of use."""

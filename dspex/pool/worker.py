@@ -154,9 +154,7 @@ class Worker:
             answer: tuple[Any, ...] = Say.DONE, order.number, data, rev, resident()
         except Terminated:
             raise
-        except (
-            BaseException
-        ) as error:  # as if the channel were broken, perhaps: that is seen below
+        except BaseException as error:  # as if the channel were broken, perhaps: that is seen below
             answer = self._failed(order, error)
         try:
             self.calls.send(*answer)
