@@ -64,6 +64,7 @@ class Scheduler(Supervisor):
         self._todo: list[tuple[Member, Call]] = []
         self._lender = Lender(far=self.far)
         self._accepting = True
+        self._abandoned = False
         self._ended = threading.Event()
         self._tools: ThreadPoolExecutor | None = None
         self.callbacks = Callbacks()
@@ -82,6 +83,12 @@ class Scheduler(Supervisor):
     def _attend(self, call: Call, timeout: float | None) -> None:
         """The thread that calls waits for *call*: an engine may have it help."""
 
+    def abandon(self) -> None:
+        """In a child of fork: all is the parent's, also the threads, which may just have held the locks."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._accepting, self._closing, self._abandoned = False, True, True
+
     # ---- calls; from any thread --------------------------------------------------------------------
 
     def _enter(self, call: Call) -> None:
@@ -92,11 +99,11 @@ class Scheduler(Supervisor):
             PoolSaturated: The queue is full. PoolClosed: No calls are taken any more.
             WorkerLost: No worker can be started.
         """
+        if call.seconds <= 0:
+            self._expire(call)
+            return
         with self._lock:
-            if not self._accepting:
-                raise errors.PoolClosed(
-                    "this pool is closed, or about to be, and takes no more calls: make another."
-                )
+            self._check_accepting()
             call.number = next(self._numbers)
             slot = self._slot_of(call)
             member = self._idle(slot)
@@ -111,6 +118,16 @@ class Scheduler(Supervisor):
             member.send(call)
         if wake:
             self._poke()
+
+    def _check_accepting(self) -> None:
+        if self._abandoned:
+            raise errors.PoolClosed(
+                "this pool is of the process that made it, and this one is a fork of that: make another here."
+            )
+        if not self._accepting:
+            raise errors.PoolClosed(
+                "this pool is closed, or about to be, and takes no more calls: make another."
+            )
 
     def _check_room(self) -> None:
         if self._queued >= self.settings.queue:
@@ -311,9 +328,10 @@ class Scheduler(Supervisor):
             return self._wakes
 
     def _expire(self, call: Call) -> None:
+        why = "no worker was free" if call.seconds > 0 else "no time was left"
         self.tally.expired += call.end(
             error=errors.DeadlineExceeded(
-                f"{call.program} was not begun within {call.seconds:g} s: no worker was free.",
+                f"{call.program} was not begun within {call.seconds:g} s: {why}.",
                 program=call.program,
                 seconds=call.seconds,
                 started=False,

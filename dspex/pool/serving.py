@@ -108,7 +108,7 @@ class Programs:
             # A program may do all that its caller could do; without a session it takes the server's time.
             caller.must("set", request.session or "*")
             name = self._pool.serves(request.program)
-            begin = partial(
+            begin: Callable[..., Call] = partial(
                 self._pool.begin_packed,
                 name,
                 request.inputs,
@@ -134,7 +134,7 @@ class Programs:
         try:
             opened = await asyncio.shield(opening)
         except asyncio.CancelledError:  # who asked has gone
-            opening.add_done_callback(lambda done: done.exception() or self._left(done.result()))
+            opening.add_done_callback(self._unwanted)
             raise
         try:
             call = begin(session=opened.session)
@@ -143,6 +143,10 @@ class Programs:
             raise
         call.when_done(lambda: self._left(opened))
         return call
+
+    def _unwanted(self, opening: asyncio.Future[_Open]) -> None:
+        if opening.exception() is None:
+            self._left(opening.result())
 
     def _opened(self, session_id: str) -> _Open:
         """The session of that id, with one call more."""
@@ -299,7 +303,7 @@ class RemotePrograms:
         if how["seconds"] is not None:
             deadlines.check_seconds(how["seconds"], "timeout")
         values = DESCRIBED if isinstance(program, str) else values_of(program)
-        packed = values.pack([list(inputs), dict(named)], "inputs")
+        packed = values.pack_inputs(inputs, named)
         request = pb.RunRequest(program=name_of(program), inputs=packed, **how)
         return request.SerializeToString(), values
 
