@@ -110,7 +110,7 @@ class Settings:
     """Starts that may fail within *window*, before a slot is given up."""
 
     window: float = attrs.field(default=30.0, validator=_seconds)
-    """Within which so many failed starts of a slot are too many."""
+    """Seconds within which failed starts of a slot are counted together."""
 
     recycle_calls: int = attrs.field(default=1_000, validator=_count(1))
     """Calls after which a worker is replaced; 10 % more or less, so that not all are at once."""
