@@ -170,14 +170,11 @@ class Step:
         instructions, demos = settings.pop("instructions", None), settings.pop("demos", None)
         replacing = chosen is not None and any(one.lm is not None for one in self.predictors)
         if replacing or demos is not None or instructions is not None or settings:
-            applied = _Applied(
-                chosen,
-                settings,
-                instructions,
-                None if demos is None else [_example(one) for one in demos],
-                self.tasks,
-            )
+            examples = None if demos is None else [_example(one) for one in demos]
+            applied = _Applied(chosen, settings, instructions, examples, self.tasks)
             adapter = _applying(adapter or _chat, applied)
+        elif deadlines.remaining() is not None:
+            adapter = _applying(adapter or _chat, None)
         own_trace = isinstance(self.module, dspy.BestOfN | dspy.Refine)
         around: dict[str, Any] = {_around: _Around(outer, used, adapter, own_trace)}
         heard = list(dspy.settings.callbacks)
@@ -354,22 +351,24 @@ def _varied(parameters: dict[str, Any], used: Any) -> dict[str, Any]:
 
 
 class _Applying:
-    """An adapter that applies the settings of one call first."""
+    """An adapter that lets no request begin too late, and applies the settings of one call first."""
 
     _applied: _Applied | None = None
 
     def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+        deadlines.check("a request to the language model")
         if self._applied is not None:
             lm, lm_kwargs, signature, demos = self._applied.to(lm, lm_kwargs, signature, demos)
         return super().__call__(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[misc]
 
     async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+        deadlines.check("a request to the language model")
         if self._applied is not None:
             lm, lm_kwargs, signature, demos = self._applied.to(lm, lm_kwargs, signature, demos)
         return await super().acall(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[misc]
 
 
-def _applying(adapter: Any, applied: _Applied) -> Any:
+def _applying(adapter: Any, applied: _Applied | None) -> Any:
     """A copy of *adapter* that applies *applied*."""
     kind: Any = type(adapter)
     applying: Any = object.__new__(_applying_class(kind))

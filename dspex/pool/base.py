@@ -125,7 +125,7 @@ class BasePool(Scheduler):
             prepare: Gets the call before anything can come of it.
         """
         name, values = self._named(program)
-        packed = values.pack([list(args), dict(named)], "inputs")
+        packed = values.pack_inputs(args, named)
         return self.begin_packed(
             name,
             packed,
@@ -154,6 +154,7 @@ class BasePool(Scheduler):
         prepare: Callable[[Call], Any] | None = None,
     ) -> Call:
         """`begin` with inputs that are bytes already; *values* makes of the output what the caller gets."""
+        self._check_accepting()
         if len(packed) > FRAME - 4096:
             raise errors.LimitExceeded(
                 f"the inputs of {name} take {len(packed)} bytes; the limit is {FRAME - 4096}. Store "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dspex.pool.running import Bridge
 
 __all__ = ["Counter", "RemoteTools"]
+
+_log = logging.getLogger("dspex.pool")
 
 
 class RemoteTools:
@@ -80,12 +83,39 @@ def _described(tool: Tool) -> list[Any]:
     return [tool.name, parameters, result, tool.streams, tool.description]
 
 
+class _Stream:
+    """The pieces of a tool that streams; whoever leaves it need not wait for the next one."""
+
+    def __init__(self, made: Iterator[Any]) -> None:
+        self._made = made
+        self._running = threading.Lock()
+        self._left = False
+
+    def next(self) -> Any:
+        try:
+            with self._running:
+                return next(self._made)
+        finally:
+            if self._left:  # meanwhile
+                self.leave()
+
+    def leave(self) -> None:
+        """End it, now or when it has yielded."""
+        self._left = True
+        if self._running.acquire(blocking=False):
+            try:
+                self._made.close()  # type: ignore[attr-defined]  # tools yield in generators
+            finally:
+                self._running.release()
+
+
 class Counter:
     """The other end: answers the questions of one call, in the process that made it."""
 
     def __init__(self, session: Session | None) -> None:
         self._session = session
-        self._streams: dict[int, Iterator[Any]] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._closed = False
         self._ids = count(1)
         self._lock = threading.Lock()
 
@@ -112,15 +142,17 @@ class Counter:
             if tool.streams:
                 with self._lock:
                     stream = next(self._ids)
-                    self._streams[stream] = made
+                    self._streams[stream] = _Stream(made)
                 made = stream
+                if self._closed:  # meanwhile
+                    self._leave(stream)
             return PLAIN.pack(made, f"what tool {name} returned")
         stream = details[0]
         if what == "next":
             try:
-                piece = next(self._streams[stream])
+                piece = self._streams[stream].next()
             except StopIteration:
-                self._streams.pop(stream)
+                self._streams.pop(stream, None)
                 return PLAIN.pack([True, []], "")
             return PLAIN.pack([False, [piece]], "what a tool yielded")
         self._leave(stream)
@@ -128,11 +160,14 @@ class Counter:
 
     def _leave(self, stream: int) -> None:
         left = self._streams.pop(stream, None)
-        close = getattr(left, "close", None)
-        if close is not None:
-            close()
+        if left is not None:
+            left.leave()
 
     def close(self) -> None:
-        """The call has ended: so do the streams of its tools."""
+        """The call has ended: so do the streams of its tools. Nobody is there to hear what they raise."""
+        self._closed = True
         for stream in list(self._streams):
-            self._leave(stream)
+            try:
+                self._leave(stream)
+            except BaseException:
+                _log.exception("a tool that was left by its call has failed")

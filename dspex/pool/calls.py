@@ -109,6 +109,23 @@ class Call(Future[Any]):
             deadlines.check_seconds(timeout, "timeout")
         return super().exception(timeout)
 
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """
+        Have *fn* called with this when it has ended: at once if it has, else in a thread of the pool that
+        does nothing else, so that it may wait for other calls, or close the pool.
+        """
+        prompt = (
+            getattr(fn, "__module__", None) == "asyncio.futures"
+        )  # waits for nothing, but somebody for it
+        if prompt or self.done():
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(lambda _: self.pool.callbacks.call(fn, self))
+
+    def when_done(self, tell: Callable[[], object]) -> None:
+        """Have *tell*, which waits for nothing, called when this has ended, in whatever thread finds that."""
+        super().add_done_callback(lambda _: tell())
+
     def running(self) -> bool:
         """Whether a worker was told to run it, and has not ended it."""
         return self.member is not None and not self.done()
@@ -185,9 +202,10 @@ class Stream(Iterator[Any]):
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
-        call.piece = self._pieces.put
-        call.add_done_callback(lambda _: self._pieces.put(None))
+        self._pieces = pieces = SimpleQueue[bytes | None]()
+        # The call knows the queue alone, so that a stream that nobody has any more is left.
+        call.piece = pieces.put
+        call.when_done(lambda: pieces.put(None))
         self._taken = 0
 
     def __next__(self) -> Any:
@@ -233,15 +251,15 @@ class AsyncStream(AsyncIterator[Any]):
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._pieces = pieces = asyncio.Queue[bytes | None]()
         loop = asyncio.get_running_loop()
 
         def put(data: bytes | None) -> None:
             with suppress(RuntimeError):  # the loop has ended before the program
-                loop.call_soon_threadsafe(self._pieces.put_nowait, data)
+                loop.call_soon_threadsafe(pieces.put_nowait, data)
 
         call.piece = put
-        call.add_done_callback(lambda _: put(None))
+        call.when_done(lambda: put(None))
         self._taken = 0
 
     async def __anext__(self) -> Any:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import atexit
-import os
 import socket
 import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from dspex import errors
 from dspex.pool import programs
+from dspex.pool.abandoning import pools
 from dspex.pool.base import BasePool
 from dspex.pool.calls import Call
 from dspex.pool.channel import Say
@@ -33,8 +32,6 @@ Seconds between two looks at a process that closed its sockets, where the system
 
 FORKED = "forkserver"
 METHODS = ("spawn", FORKED)
-
-_pools: WeakSet[Pool] = WeakSet()
 
 
 class Pool(BasePool):
@@ -70,7 +67,7 @@ class Pool(BasePool):
         self._bell.setblocking(False)
         self._rung.setblocking(False)
         self._readiness.add(self._rung.fileno(), self._hear)
-        _pools.add(self)
+        pools.add(self)
         self._thread.start()
 
     # ---- what the scheduler asks -------------------------------------------------------------------
@@ -128,14 +125,13 @@ class Pool(BasePool):
             if member.call is not None or not alive:
                 member.listened(attended=False)
 
-    def _abandon(self) -> None:
-        """In a child of fork: these files are the parent's alone."""
+    def abandon(self) -> None:
+        super().abandon()
         for member in self._members():
             assert isinstance(member, Process)
             member.close()
         if self._forks is not None:
             self._forks.abandon()
-        self._accepting = False
 
     # ---- what comes --------------------------------------------------------------------------------
 
@@ -212,16 +208,6 @@ def _check_method(method: str) -> None:
 
 @atexit.register
 def _close_all() -> None:
-    for pool in list(_pools):
-        if pool._owner == os.getpid():
+    for pool in list(pools):
+        if isinstance(pool, Pool):
             pool.close()
-
-
-def _forked() -> None:
-    """In a child of fork: the workers are the parent's, and must see its end."""
-    for pool in list(_pools):
-        pool._abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -20,6 +20,7 @@ from typing import Any
 
 from dspex import errors
 from dspex.pool import programs
+from dspex.pool.abandoning import pools
 from dspex.pool.base import BasePool
 from dspex.pool.calls import Call
 from dspex.pool.channel import Say
@@ -200,6 +201,7 @@ class RayPool(BasePool):
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._handles: dict[Slot, Any] = {}
         """Actors that Ray brings back."""
+        pools.add(self)
         self._thread.start()
 
     def post(self, event: Callable[[], None]) -> None:

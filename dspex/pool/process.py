@@ -63,6 +63,8 @@ class Process(Member):
         mine, calls = socket.socketpair()
         mine_too, control = socket.socketpair()
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LOOK)
+        for end in (mine, mine_too):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _patience(settings))
         life, self._lifeline = os.pipe()
         self.work, self.control = Channel(mine), Channel(mine_too)
         given = [calls.fileno(), control.fileno(), life]
@@ -146,10 +148,14 @@ class Process(Member):
             else:
                 os.kill(self.pid, signal.SIGTERM)
 
-    @staticmethod
-    def _say(channel: Channel, *message: Any) -> None:
-        with suppress(OSError):  # it is gone; the pool hears of it in another way
+    def _say(self, channel: Channel, *message: Any) -> None:
+        try:
             channel.send(*message)
+        except BlockingIOError:  # half of it may be said, so nothing else can be
+            self.why = self.why or "it takes no more of what it is sent"
+            self.kill(now=True)
+        except OSError:  # it is gone; the pool hears of it in another way
+            return
 
     # ---- the end -----------------------------------------------------------------------------------
 
@@ -182,6 +188,12 @@ def python(code: str, files: list[int], environment: dict[str, str]) -> subproce
         env=environment,
         start_new_session=True,
     )
+
+
+def _patience(settings: Settings) -> bytes:
+    """How long a worker may take nothing of what it is sent: as long as it may not answer heartbeats."""
+    seconds, rest = divmod(min(settings.heartbeat * settings.misses, 1e6), 1)
+    return struct.pack("ll", int(seconds), max(1, int(rest * 1e6)))
 
 
 def environment(settings: Settings) -> dict[str, str]:

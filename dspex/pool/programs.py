@@ -105,7 +105,7 @@ def main_script() -> tuple[str, str] | None:
     if spec is not None and spec.name != "__main__":
         return "module", spec.name
     path = getattr(main, "__file__", None)
-    return None if path is None else ("path", path)
+    return None if path in (None, "<stdin>") else ("path", path)
 
 
 def of_main(names: Iterable[str]) -> bool:

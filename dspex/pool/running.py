@@ -164,6 +164,8 @@ class Running:
         try:
             return self._loop(task())
         except asyncio.CancelledError:
+            if not self.interrupted:  # of the program's own
+                raise
             raise Cancelled from None
         finally:
             self._task = None

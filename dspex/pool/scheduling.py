@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from dspex import errors
 from dspex.pool.affinity import home
+from dspex.pool.callbacks import Callbacks
 from dspex.pool.calls import Call
 from dspex.pool.channel import Say
 from dspex.pool.failures import pack_failure, unpack_failure
@@ -35,6 +36,12 @@ _now = time.monotonic
 
 LONGEST = 60.0
 """Seconds that the thread waits at most, since the system does not know how to wait for years."""
+
+LARGE = 64 * 1024
+"""
+Bytes of inputs that this thread does not send itself: a worker that has stopped would stop it too. Less than
+what a socket takes from who does not wait.
+"""
 
 HOMES = 100_000
 """Sessions of which the slot is remembered."""
@@ -57,8 +64,10 @@ class Scheduler(Supervisor):
         self._todo: list[tuple[Member, Call]] = []
         self._lender = Lender(far=self.far)
         self._accepting = True
+        self._abandoned = False
         self._ended = threading.Event()
         self._tools: ThreadPoolExecutor | None = None
+        self.callbacks = Callbacks()
         self._thread = threading.Thread(target=self._run, name="dspex-pool", daemon=True)
 
     # ---- what an engine does -----------------------------------------------------------------------
@@ -74,6 +83,12 @@ class Scheduler(Supervisor):
     def _attend(self, call: Call, timeout: float | None) -> None:
         """The thread that calls waits for *call*: an engine may have it help."""
 
+    def abandon(self) -> None:
+        """In a child of fork: all is the parent's, also the threads, which may just have held the locks."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._accepting, self._closing, self._abandoned = False, True, True
+
     # ---- calls; from any thread --------------------------------------------------------------------
 
     def _enter(self, call: Call) -> None:
@@ -84,11 +99,11 @@ class Scheduler(Supervisor):
             PoolSaturated: The queue is full. PoolClosed: No calls are taken any more.
             WorkerLost: No worker can be started.
         """
+        if call.seconds <= 0:
+            self._expire(call)
+            return
         with self._lock:
-            if not self._accepting:
-                raise errors.PoolClosed(
-                    "this pool is closed, or about to be, and takes no more calls: make another."
-                )
+            self._check_accepting()
             call.number = next(self._numbers)
             slot = self._slot_of(call)
             member = self._idle(slot)
@@ -103,6 +118,16 @@ class Scheduler(Supervisor):
             member.send(call)
         if wake:
             self._poke()
+
+    def _check_accepting(self) -> None:
+        if self._abandoned:
+            raise errors.PoolClosed(
+                "this pool is of the process that made it, and this one is a fork of that: make another here."
+            )
+        if not self._accepting:
+            raise errors.PoolClosed(
+                "this pool is closed, or about to be, and takes no more calls: make another."
+            )
 
     def _check_room(self) -> None:
         if self._queued >= self.settings.queue:
@@ -192,7 +217,10 @@ class Scheduler(Supervisor):
                 todo, self._todo = self._todo, []
             for member, call in todo:
                 self._renew(call)
-                member.send(call)
+                if len(call.inputs) < LARGE:
+                    member.send(call)
+                else:
+                    threading.Thread(target=member.send, args=(call,), daemon=True).start()
 
     def _renew(self, call: Call) -> None:
         """Look where its session is now: it may have moved while the call waited."""
@@ -263,6 +291,7 @@ class Scheduler(Supervisor):
         self._release()
         if self._tools is not None:
             self._tools.shutdown(wait=False, cancel_futures=True)
+        self.callbacks.close()
         self._ended.set()
         with self._lock:
             self._changed.notify_all()
@@ -299,9 +328,10 @@ class Scheduler(Supervisor):
             return self._wakes
 
     def _expire(self, call: Call) -> None:
+        why = "no worker was free" if call.seconds > 0 else "no time was left"
         self.tally.expired += call.end(
             error=errors.DeadlineExceeded(
-                f"{call.program} was not begun within {call.seconds:g} s: no worker was free.",
+                f"{call.program} was not begun within {call.seconds:g} s: {why}.",
                 program=call.program,
                 seconds=call.seconds,
                 started=False,
@@ -364,13 +394,14 @@ class Scheduler(Supervisor):
                 self._wear_locked(member)
                 self._feed_locked(member)
             self._changed.notify_all()
-        self._flush()
+        # First who waits for this call is told, then the worker gets the next one, which may be large.
         if failure is not None:
             error = unpack_failure(failure)
             if getattr(error, "begun", True) or not self._again(call):
                 self.tally.failed += call.end(error=error)
         elif data is not None:
             self.tally.done += call.end(data)
+        self._flush()
 
     def _again(self, call: Call) -> bool:
         """Begin *call*, which could not find its session, where that has moved; whether that is of use."""
@@ -407,5 +438,5 @@ class Scheduler(Supervisor):
 def _answer(member: Member, call: Call, question: Any, what: str, details: list[Any]) -> None:
     try:
         member.answer(question, value=call.counter.answer(what, *details))
-    except Exception as error:
+    except BaseException as error:  # the program waits, whatever it is
         member.answer(question, failure=pack_failure(error, "the process that offers the tools"))

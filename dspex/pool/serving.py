@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 
+import attrs
+
 from dspex import deadlines, errors, telemetry, wire
 from dspex.pool.base import BasePool
 from dspex.pool.calls import AsyncStream, Call
@@ -17,16 +19,17 @@ from dspex.pool.values import DESCRIBED, Values, values_of
 from dspex.rpc import requests, status
 from dspex.rpc._generated import programs_pb2 as pb
 from dspex.rpc.address import Address
-from dspex.rpc.auth import Caller, Gate
-from dspex.rpc.extra import SERVICE, grpc
+from dspex.rpc.calls import Calls, abort
+from dspex.rpc.extra import SERVICE, DecodeError, grpc
 from dspex.rpc.server import Server, serve
 from dspex.session import Session
 from dspex.stores import Store, open_store
+from dspex.stores.base import check_session_id
 
 __all__ = ["Programs", "RemotePrograms", "serve_programs"]
 
 SESSIONS = 256
-"""Sessions that are kept open for calls."""
+"""Sessions that are kept open for calls; more only while calls run in them."""
 
 
 class _AsIs(Values):
@@ -37,6 +40,15 @@ class _AsIs(Values):
 
 
 _AS_IS = _AsIs()
+
+
+@attrs.define(eq=False)
+class _Open:
+    """A session that is kept open."""
+
+    session: Session
+    calls: int = 0
+    """That were begun in it, and have not ended."""
 
 
 class Programs:
@@ -50,82 +62,118 @@ class Programs:
     def __init__(self, store: Store, pool: BasePool) -> None:
         self._store = store
         self._pool = pool
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: OrderedDict[str, _Open] = OrderedDict()
         """Those that were used last, at the end."""
         self._lock = threading.Lock()
 
-    def __call__(self, gate: Gate) -> Any:
+    def __call__(self, calls: Calls) -> Any:
         """The handler of both calls."""
         handlers: dict[str, Any] = {
-            "Run": grpc.unary_unary_rpc_method_handler(partial(self._run, gate)),
-            "RunStream": grpc.unary_stream_rpc_method_handler(partial(self._stream, gate)),
+            "Run": grpc.unary_unary_rpc_method_handler(partial(self._run, calls)),
+            "RunStream": grpc.unary_stream_rpc_method_handler(partial(self._stream, calls)),
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    async def _run(self, gate: Gate, data: bytes, context: Any) -> bytes:
+    async def _run(self, calls: Calls, data: bytes, context: Any) -> bytes:
+        call = await self._begun(calls, data, context)
         try:
-            begin = await self._prepared(gate, data, context)
-            return _reply(output=await asyncio.wrap_future(begin()))
+            return _reply(output=await asyncio.wrap_future(call))
         except Exception as error:
-            return await _refused(error, context)
+            return await _failed(error, context)
 
-    async def _stream(self, gate: Gate, data: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def _stream(self, calls: Calls, data: bytes, context: Any) -> AsyncIterator[bytes]:
         made: list[AsyncStream] = []
         try:
-            begin = await self._prepared(gate, data, context)
-            begin(
+            await self._begun(
+                calls,
+                data,
+                context,
                 window=self._pool.settings.pieces,
                 prepare=lambda call: made.append(AsyncStream(call)),
             )
-            async for piece in made[0]:
-                yield _reply(output=piece)
-        except Exception as error:
-            yield await _refused(error, context)
+            try:
+                async for piece in made[0]:
+                    yield _reply(output=piece)
+            except Exception as error:
+                yield await _failed(error, context)
         finally:
             for stream in made:
                 await stream.aclose()
 
-    async def _prepared(self, gate: Gate, data: bytes, context: Any) -> Callable[..., Call]:
-        """The call that is asked for, by somebody who may, ready to begin."""
-        caller = gate.caller(context.invocation_metadata(), context.peer())
-        request = requests.parsed(pb.RunRequest, data)
-        session = await asyncio.to_thread(self._session, caller, request.session)
-        begin = partial(
-            self._pool.begin_packed,
-            self._pool.serves(request.program),
-            request.inputs,
-            _AS_IS,
-            session=session,
-            deadline=request.seconds if request.HasField("seconds") else None,
-            pin=request.pin,
-            idempotent=request.idempotent,
-        )
-        if telemetry.active is None:
-            return begin
-        return telemetry.active.within(_words(context.invocation_metadata()), begin)
+    async def _begun(self, calls: Calls, data: bytes, context: Any, **how: Any) -> Call:
+        """The call that is asked for, by somebody who may; else it is refused, in the words of all calls."""
+        try:
+            caller = calls.gate.caller(context.invocation_metadata(), context.peer())
+            request = requests.parsed(pb.RunRequest, data)
+            # A program may do all that its caller could do; without a session it takes the server's time.
+            caller.must("set", request.session or "*")
+            name = self._pool.serves(request.program)
+            begin: Callable[..., Call] = partial(
+                self._pool.begin_packed,
+                name,
+                request.inputs,
+                _AS_IS,
+                deadline=request.seconds if request.HasField("seconds") else None,
+                pin=request.pin,
+                idempotent=request.idempotent,
+                **how,
+            )
+            if telemetry.active is not None:
+                begin = telemetry.active.within(_words(context.invocation_metadata()), begin)
+            if not request.session:
+                return begin()
+            check_session_id(request.session)
+            await calls.service.hub(request.session, create=True, caller=caller)  # within its limits
+            return await self._begun_in(request.session, begin)
+        except Exception as error:
+            await abort(context, status.refused(error))
+            raise
 
-    def _session(self, caller: Caller, session_id: str) -> Session | None:
-        # A program may do all that its caller could do; without a session it takes the server's time.
-        caller.must("set", session_id or "*")
-        if not session_id:
-            return None
+    async def _begun_in(self, session_id: str, begin: Callable[..., Call]) -> Call:
+        opening = asyncio.ensure_future(asyncio.to_thread(self._opened, session_id))
+        try:
+            opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:  # who asked has gone
+            opening.add_done_callback(self._unwanted)
+            raise
+        try:
+            call = begin(session=opened.session)
+        except BaseException:
+            self._left(opened)
+            raise
+        call.when_done(lambda: self._left(opened))
+        return call
+
+    def _unwanted(self, opening: asyncio.Future[_Open]) -> None:
+        if opening.exception() is None:
+            self._left(opening.result())
+
+    def _opened(self, session_id: str) -> _Open:
+        """The session of that id, with one call more."""
         with self._lock:
-            session = self._sessions.pop(session_id, None)
-            if session is not None and _has_ended(session):
-                session.close()
-                session = None
-            if session is None:
-                session = Session(session_id, store=self._store, source="run")
-                self._pool.lend(session)
-            self._sessions[session_id] = session
-            while len(self._sessions) > SESSIONS:
-                self._sessions.popitem(last=False)[1].close()
-        return session
+            opened = self._sessions.pop(session_id, None)
+            if opened is not None and _has_ended(opened.session):
+                opened.session.close()
+                opened = None
+            if opened is None:
+                opened = _Open(Session(session_id, store=self._store, source="run"))
+                self._pool.lend(opened.session)
+            opened.calls += 1
+            self._sessions[session_id] = opened
+            if (beyond := len(self._sessions) - SESSIONS) > 0:
+                unused = [key for key, one in self._sessions.items() if not one.calls]
+                for key in unused[:beyond]:
+                    self._sessions.pop(key).session.close()
+        return opened
+
+    def _left(self, opened: _Open) -> None:
+        with self._lock:
+            opened.calls -= 1
 
     def close(self) -> None:
         """Let go of the sessions."""
-        for session in self._sessions.values():
-            session.close()
+        for opened in self._sessions.values():
+            opened.session.close()
 
 
 def _has_ended(session: Session) -> bool:
@@ -146,14 +194,10 @@ def _reply(**what: bytes) -> bytes:
     return made
 
 
-async def _refused(error: Exception, context: Any) -> bytes:
+async def _failed(error: Exception, context: Any) -> bytes:
     """What a program raised, in a reply; what dspex refuses, as for every other call."""
     if isinstance(error, errors.DspexError) and not isinstance(error, errors.ProgramError):
-        await context.abort(
-            status.status_of(error),
-            error.message.encode("ascii", "backslashreplace").decode()[:1_000],
-            ((status.TRAILER, wire.pack_error(error)),),
-        )
+        await abort(context, error)
     return _reply(failure=wire.pack_plain(pack_failure(error, "the server")))
 
 
@@ -259,7 +303,7 @@ class RemotePrograms:
         if how["seconds"] is not None:
             deadlines.check_seconds(how["seconds"], "timeout")
         values = DESCRIBED if isinstance(program, str) else values_of(program)
-        packed = values.pack([list(inputs), dict(named)], "inputs")
+        packed = values.pack_inputs(inputs, named)
         request = pb.RunRequest(program=name_of(program), inputs=packed, **how)
         return request.SerializeToString(), values
 
@@ -280,7 +324,12 @@ def _longer(timeout: float | None) -> float | None:
 
 
 def _answer(data: bytes, values: Values) -> Any:
-    reply = requests.parsed(pb.RunReply, data)
+    try:
+        reply = pb.RunReply.FromString(data)  # a newer server may say more
+    except DecodeError:
+        raise errors.StoreUnavailable(
+            f"the server answered with {len(data)} bytes that are no answer to a run. Ask one of dspex."
+        ) from None
     if reply.WhichOneof("what") == "failure":
         raise unpack_failure(wire.unpack_plain(reply.failure), imports=False)
     return values.unpack(reply.output)

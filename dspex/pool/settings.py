@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -43,6 +44,22 @@ def _seconds(_self: object, field: Any, value: Any) -> None:
 def _bytes(_self: object, field: Any, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise errors.InvalidValue.expecting("more than 0", errors.shown(value, 60)).at(field.name)
+
+
+def _variables(_self: object, _field: object, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise errors.InvalidValue.expecting("a mapping of names to texts", errors.shown(value, 60)).at(
+            "environment"
+        )
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise errors.InvalidValue.expecting(
+                "named by text without '=' and NUL", errors.shown(name, 60)
+            ).at("environment")
+        if not isinstance(text, str) or "\0" in text:
+            raise errors.InvalidValue.expecting("text without NUL", errors.shown(text, 60)).at(
+                f"environment[{errors.shown(name, 60)}]"
+            )
 
 
 def _affinity(_self: object, _field: object, value: Any) -> None:
@@ -93,6 +110,7 @@ class Settings:
     """Starts that may fail within *window*, before a slot is given up."""
 
     window: float = attrs.field(default=30.0, validator=_seconds)
+    """Seconds within which failed starts of a slot are counted together."""
 
     recycle_calls: int = attrs.field(default=1_000, validator=_count(1))
     """Calls after which a worker is replaced; 10 % more or less, so that not all are at once."""
@@ -112,7 +130,7 @@ class Settings:
     threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(_count(1)))
     """Threads of a worker's numeric libraries and local LM; by default cores / workers, at least 1."""
 
-    environment: dict[str, str] = attrs.field(factory=dict)
+    environment: dict[str, str] = attrs.field(factory=dict, validator=_variables)
     """Variables of the workers' environment, beside those of this process."""
 
     @property

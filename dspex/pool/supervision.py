@@ -236,10 +236,10 @@ class Supervisor(ABC):
             retried = call is not None and self._retry_locked(call)
             self._at(_now() + self.settings.grace, lambda: self._kill_late(member))
             self._changed.notify_all()
-        self._flush()
         if call is not None and not retried:
             self.tally.failed += call.end(error=_lost(member, call, "was ended", {}))
         member.kill(now=False)
+        self._flush()
 
     def _gone(self, member: Member, how: str, **facts: object) -> None:
         """*member* has ended: *how* is a sentence's verb."""
@@ -262,10 +262,10 @@ class Supervisor(ABC):
             self._former = [one for one in self._former if one.all]
             self._recycle_locked()
             self._changed.notify_all()
-        self._flush()
         self._refuse(refused, slot)
         if call is not None and not retried:
             self.tally.failed += call.end(error=_lost(member, call, how, facts))
+        self._flush()
         if state in (State.READY, State.CONDEMNED) and not self._closing:
             _log.warning("worker %s (pid %d) %s. %s", member.name, member.pid, how, member.why)
 

@@ -50,7 +50,8 @@ class _TooDeep(Exception):
 class Values:
     """Turns the values of one program's calls into bytes and back."""
 
-    def __init__(self, classes: tuple[type, ...] = ()) -> None:
+    def __init__(self, classes: tuple[type, ...] = (), names: tuple[str, ...] = ()) -> None:
+        self._names = names
         self._classes = {_name(cls): cls for cls in classes}
         self._decode = msgspec.msgpack.Decoder(ext_hook=self._extended).decode
 
@@ -62,8 +63,29 @@ class Values:
             InvalidValue: Something in it cannot travel; the sentence says where it is, seen from *where*.
             LimitExceeded: It is nested too deep.
         """
+        return self._packed(value, where, lambda: value if type(value) in _AS_IS else self._plain(value, 0))
+
+    def pack_inputs(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> bytes:
+        """The inputs of a call as bytes; one that is refused is named."""
+        return self._packed(
+            [args, named],
+            "inputs",
+            lambda: [self._by_position(args), self._mapping(named, 2, "[{!r}]")],
+        )
+
+    def _by_position(self, args: tuple[Any, ...]) -> list[Any]:
         try:
-            return _encode(value if type(value) in _AS_IS else self._plain(value, 0))
+            return self._items(args, 2)
+        except _Refused as refused:
+            number, _, rest = refused.path[1:].partition("]")
+            if int(number) < len(self._names):
+                refused.path = f"[{self._names[int(number)]!r}]{rest}"
+            raise
+
+    @staticmethod
+    def _packed(value: Any, where: str, plain: Callable[[], Any]) -> bytes:
+        try:
+            return _encode(plain())
         except _TooDeep:
             raise errors.LimitExceeded(
                 f"{where} is nested deeper than {DEPTH} levels; that is the limit.", limit=DEPTH
@@ -240,6 +262,16 @@ def _hints(thing: Any) -> dict[str, Any]:
         return {}
 
 
+def _positions(program: type) -> tuple[str, ...]:
+    """The names of the inputs by position."""
+    for name in ("forward", "aforward"):
+        method: Any = inspect.getattr_static(program, name, None)
+        if inspect.isfunction(method):
+            _, *inputs = inspect.signature(method).parameters.values()
+            return tuple(one.name for one in inputs if one.kind is one.POSITIONAL_OR_KEYWORD)
+    return ()
+
+
 @lru_cache(maxsize=256)
 def values_of(program: type) -> Values:
     """What the inputs and outputs of *program* are encoded with."""
@@ -248,7 +280,7 @@ def values_of(program: type) -> Values:
         method: Callable[..., Any] | None = inspect.getattr_static(program, name, None)
         for annotation in _hints(method).values() if method is not None else ():
             _named_in(annotation, found)
-    return Values(tuple(found))
+    return Values(tuple(found), _positions(program))
 
 
 class _Described(Values):

@@ -20,6 +20,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, NoReturn
 
+from dspex import errors
 from dspex.pool import programs
 from dspex.pool.channel import Channel, Say
 from dspex.pool.failures import pack_failure, unpack_failure
@@ -29,6 +30,10 @@ __all__ = ["main"]
 
 INTERRUPT = getattr(signal, "SIGRTMIN", signal.SIGUSR2)
 """Has the main thread look whether its call is still wanted."""
+
+
+class Terminated(SystemExit):
+    """Raised by SIGTERM: it is this process that is to end, and not a program that ends itself."""
 
 
 class Worker:
@@ -146,12 +151,19 @@ class Worker:
             self._room = threading.Semaphore(order.window)
         try:
             data, rev = running.run(order)
-            self.calls.send(Say.DONE, order.number, data, rev, resident())
-        except (EOFError, ConnectionError, SystemExit):
+            answer: tuple[Any, ...] = Say.DONE, order.number, data, rev, resident()
+        except Terminated:
             raise
-        except BaseException as error:
-            failure = None if isinstance(error, Cancelled) else pack_failure(error, f"worker {self.name}")
-            self.calls.send(Say.FAILED, order.number, failure, None, resident())
+        except BaseException as error:  # as if the channel were broken, perhaps: that is seen below
+            answer = self._failed(order, error)
+        try:
+            self.calls.send(*answer)
+        except errors.LimitExceeded as error:
+            self.calls.send(*self._failed(order, error))
+
+    def _failed(self, order: Order, error: BaseException) -> tuple[Any, ...]:
+        failure = None if isinstance(error, Cancelled) else pack_failure(error, f"worker {self.name}")
+        return Say.FAILED, order.number, failure, None, resident()
 
 
 def _order(items: list[Any]) -> Order:
@@ -184,7 +196,7 @@ def hang_on(lifeline: int) -> None:
 
 
 def _terminated(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+    raise Terminated(128 + signal.SIGTERM)
 
 
 def main(calls: int, control: int, lifeline: int, name: str) -> None:

@@ -18,7 +18,7 @@ from dspex.rpc.hubs import Hub
 from dspex.rpc.outbox import Outbox
 from dspex.rpc.service import Service
 
-__all__ = ["PROTOCOL", "UNARY", "Calls"]
+__all__ = ["PROTOCOL", "UNARY", "Calls", "abort"]
 
 PROTOCOL = 1
 """What this server and this client speak."""
@@ -75,7 +75,7 @@ class Calls:
             self.service.admit(caller, request)
             return whole(await answer(self.service, caller, request))
         except Exception as error:
-            await _abort(context, status.refused(error))
+            await abort(context, status.refused(error))
             raise
 
     # ---- streams -----------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Calls:
             await self.service.subscribe(caller, request, outbox)
             await outbox.ended
         except Exception as error:
-            await _abort(context, status.refused(error))
+            await abort(context, status.refused(error))
             raise
         finally:
             if outbox is not None:
@@ -129,7 +129,7 @@ class Calls:
                 outbox.stop()
                 await outbox.ended
         except Exception as error:
-            await _abort(context, status.refused(error))
+            await abort(context, status.refused(error))
             raise
         finally:
             if reader is not None:
@@ -355,7 +355,8 @@ class _Link:
         outbox.tell(messages.item(id, pong=pb.Pong()))
 
 
-async def _abort(context: Any, error: errors.DspexError) -> None:
+async def abort(context: Any, error: errors.DspexError) -> None:
+    """End the call of *context* with *error*."""
     if not context.done() and not context.cancelled():
         packed = wire.pack_error(error)
         if len(packed) > 6_000:  # metadata is small, and the sentence is what counts

@@ -55,7 +55,7 @@ class Server:
         tls: The certificate of the server.
         limits: How much clients may do.
         timers: How time is kept.
-        more: Make handlers of further calls of the service, given who tells callers by their tokens.
+        more: Make handlers of further calls of the service, given those that there are.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Server:
         tls: Tls | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         timers: Timers = Timers(),  # noqa: B008 - frozen
-        more: Sequence[Callable[[Gate], Any]] = (),
+        more: Sequence[Callable[[Calls], Any]] = (),
     ) -> None:
         self._more = tuple(more)
         self.store = _servable(open_store(store))
@@ -107,7 +107,7 @@ class Server:
         server = grpc.aio.server(options=OPTIONS)
         service = Service(self.store, self._limits, self._timers, THREADS)
         calls = Calls(service, Gate(self._tokens, self._limits.failures))
-        server.add_generic_rpc_handlers((calls.handler(), *(make(calls.gate) for make in self._more)))
+        server.add_generic_rpc_handlers((calls.handler(), *(make(calls) for make in self._more)))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in ("", SERVICE):
@@ -188,7 +188,7 @@ def serve(
     timers: Timers = Timers(),  # noqa: B008 - frozen
     grace: float = 5.0,
     ready: Callable[[Server], object] | None = None,
-    more: Sequence[Callable[[Gate], Any]] = (),
+    more: Sequence[Callable[[Calls], Any]] = (),
     stopping: Callable[[float], object] | None = None,
 ) -> None:
     """

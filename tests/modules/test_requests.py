@@ -8,7 +8,20 @@ from types import MappingProxyType
 import pytest
 
 import dspex
-from dspex import Choice, Demos, Float, Integer, ListOf, Program, Session, Text, defprogram, defvariable
+from dspex import (
+    Choice,
+    DeadlineExceeded,
+    Demos,
+    Float,
+    Integer,
+    ListOf,
+    Program,
+    Session,
+    Text,
+    deadlines,
+    defprogram,
+    defvariable,
+)
 from dspex.modules import (
     BestOfN,
     ChainOfThought,
@@ -366,3 +379,30 @@ def test_a_module_of_the_session_reads_the_sessions_values(agent, run):
     prediction = dspex.modules.execute("Predict", {"question": "q"}, session=session)
     assert prediction.answer == "some answer"
     assert engine.configs("temperature") == [1.1]
+
+
+def test_no_request_of_a_module_begins_when_its_time_is_over(recorder, run):
+    def late(_):
+        while deadlines.remaining():
+            pass
+        return "some hint"
+
+    engine, lm = recorder(hint=late)
+
+    class Late(Program):
+        def init(self):
+            self.ask = wrapped(lm=lm)
+
+        def forward(self, question):
+            return self.ask(question=question)
+
+        async def aforward(self, question):
+            return await self.ask.acall(question=question)
+
+    with (
+        Session() as session,
+        deadlines.within(0.2),
+        pytest.raises(DeadlineExceeded, match="a request to the"),
+    ):
+        run(Late, "q", session=session)
+    assert len(engine.requests) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import CancelledError
@@ -53,6 +54,9 @@ def test_a_setting_that_there_is_not_is_named_with_the_near_one():
         ({"workers": 0}, r"^workers must be an integer from 1 \(got 0\)"),
         ({"patience": -1.0}, r"^patience must be more than 0 seconds \(got -1\.0\)"),
         ({"recycle_bytes": 0}, r"^recycle_bytes must be more than 0 \(got 0\)"),
+        ({"environment": ["A"]}, r"^environment must be a mapping of names to texts \(got \['A'\]\)"),
+        ({"environment": {"A": 1}}, r"^environment\['A'\] must be text without NUL \(got 1\)"),
+        ({"environment": {"A=B": "1"}}, r"^environment must be named by text without '=' .* \(got 'A=B'\)"),
         ({"affinity": "strikt"}, r"^affinity must be one of .* Did you mean 'strict'\? \(got 'strikt'\)"),
     ],
 )
@@ -108,21 +112,23 @@ def test_a_worker_that_cannot_start_is_told_at_once_and_tried_five_times(
         made.close()
 
 
-def test_a_worker_that_the_system_does_not_start_is_told(caplog):
-    pool = Pool(ALL, workers=1, spares=0, restarts=2, environment={"NO=NAME": ""})
+def test_a_worker_that_the_system_does_not_start_is_told(caplog, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    pool = Pool(ALL, workers=1, spares=0, restarts=2)
     with Session() as session:
         try:
             for call in (pool.wait_ready, lambda: pool.submit(those.Echo, session=session).result(30)):
-                with pytest.raises(WorkerLost, match="could not be started: illegal environment") as raised:
+                with pytest.raises(WorkerLost, match=r"could not be started: .*/nowhere/python") as raised:
                     call()
-                assert isinstance(raised.value.__cause__, ValueError)
+                assert isinstance(raised.value.__cause__, FileNotFoundError)
         finally:
             pool.close()
     assert "a worker could not be started" in caplog.text
 
 
-def test_starts_that_failed_long_ago_do_not_count(eventually):
-    pool = Pool(ALL, workers=1, spares=0, restarts=2, window=1e-9, environment={"NO=NAME": ""})
+def test_starts_that_failed_long_ago_do_not_count(eventually, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    pool = Pool(ALL, workers=1, spares=0, restarts=2, window=1e-9)
     eventually(lambda: pool.stats().tally.started >= 5, "it was tried five times")
     assert pool.stats().quarantined == 0
     pool.close()
@@ -425,3 +431,77 @@ if __name__ == "__main__":
 
 def test_a_script_runs_its_own_programs_and_what_it_forks_leaves_the_pool_alone(script):
     assert script(SCRIPT).splitlines() == ["(2, '__mp_main__')", "7", "(3, '__mp_main__')"]
+
+
+HELD = """
+import os, signal, threading
+from dspex import Program
+from dspex.errors import PoolClosed
+from dspex.pool import Pool
+
+class Mine(Program):
+    def forward(self):
+        return "mine"
+
+if __name__ == "__main__":
+    with Pool([Mine], workers=1, spares=0) as pool:
+        held, go = threading.Event(), threading.Event()
+
+        def holder():
+            with pool._lock:
+                held.set()
+                go.wait()
+
+        threading.Thread(target=holder).start()
+        held.wait()
+        if (pid := os.fork()) == 0:
+            signal.alarm(20)
+            try:
+                pool.submit(Mine)
+            except PoolClosed as error:
+                print(error, flush=True)
+            print(pool.drain(), pool.stats().queued, flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        go.set()
+        print(Mine.run(pool=pool))
+"""
+
+
+def test_a_fork_is_told_that_the_pool_is_not_its_own_whatever_the_parent_was_doing(script):
+    assert script(HELD).splitlines() == [
+        "this pool is of the process that made it, and this one is a fork of that: make another here.",
+        "True 0",
+        "mine",
+    ]
+
+
+def test_a_call_without_time_is_not_begun_and_says_so(shared, tmp_path):
+    log = tmp_path / "log"
+    call = shared.submit(those.Counting, str(log), deadline=0)
+    with pytest.raises(
+        DeadlineExceeded, match=r"Counting was not begun within 0 s: no time was left"
+    ) as late:
+        call.result(20)
+    assert late.value.facts["started"] is False
+    assert shared.submit(those.Echo, 1).result(20) == [[1], {}]
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "place"),
+    [
+        ((object(),), r"inputs\['path'\]"),
+        (("a", 1.0, [object()]), r"inputs\['mark'\]\[0\]"),
+        ({"path": {1}}, r"inputs\['path'\]"),
+    ],
+)
+def test_an_input_that_cannot_travel_is_named(shared, inputs, place):
+    with pytest.raises(InvalidValue, match=f"^{place} must be plain data"):
+        shared.submit(those.Counting, inputs)
+
+
+def test_a_program_of_a_script_that_came_through_a_pipe_cannot_be_imported():
+    source = HELD.partition("    with Pool")[0] + "    Pool([Mine])"
+    ended = subprocess.run([sys.executable, "-"], input=source, capture_output=True, text=True, check=False)
+    assert "this Python was not started from a file" in ended.stderr

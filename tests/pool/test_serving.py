@@ -14,14 +14,20 @@ from dspex import (
     DeadlineExceeded,
     InvalidAssignment,
     InvalidValue,
+    LimitExceeded,
     PermissionDenied,
     ProgramError,
     Session,
+    StoreUnavailable,
     UnknownProgram,
 )
+from dspex.pool import serving
 from dspex.pool.serving import Programs, RemotePrograms
+from dspex.pool.values import PLAIN
 from dspex.rpc import Server
+from dspex.rpc._generated import programs_pb2 as pb
 from dspex.rpc.auth import new_token
+from dspex.rpc.limits import Limits
 from dspex.stores import MemoryStore
 from dspex.testing import pool_programs as those
 
@@ -33,10 +39,10 @@ def served(pool):
     """A server with two workers, and how to start it with tokens."""
     made = []
 
-    def start(tokens=()):
+    def start(tokens=(), **settings):
         store = MemoryStore()
         programs = Programs(store, pool())
-        server = Server(store, tokens=tokens, more=(programs,)).start()
+        server = Server(store, tokens=tokens, more=(programs,), **settings).start()
         made.append((server, programs))
         return server.url
 
@@ -144,6 +150,64 @@ def test_a_run_may_be_pinned(served):
         assert there.run(those.Setting, 0.5, session="s") == 0.5
         with pytest.raises(InvalidAssignment, match="pinned at revision"):
             there.run(those.Setting, 0.25, session="s", pin=True)
+
+
+def test_runs_make_no_more_sessions_than_the_server_has(served):
+    url = served(limits=Limits(sessions=1))
+    with RemotePrograms(url) as there:
+        assert there.run(those.Knobs, session="one") == (0.7, 0)
+        for refused in (there.run, lambda *args, **named: list(there.stream(*args, **named))):
+            with pytest.raises(LimitExceeded, match="this server has 1 sessions, which is its limit"):
+                refused(those.Knobs, session="two")
+        assert there.run(those.Knobs, session="one") == (0.7, 0)
+
+
+def test_a_session_in_which_a_call_runs_is_kept_open(pool, monkeypatch, eventually):
+    monkeypatch.setattr(serving, "SESSIONS", 1)
+    store = MemoryStore()
+    programs = Programs(store, pool(affinity="none"))
+    with Server(store, more=(programs,)) as server, RemotePrograms(server.url) as there:
+        pieces = there.stream(those.Pieces, 10**9, session="runs")
+        assert next(pieces) == 0
+        kept = programs._sessions["runs"]
+        for other in ("b", "c"):
+            assert there.run(those.Knobs, session=other) == (0.7, 0)
+            assert list(programs._sessions) == ["runs", other]
+        assert not kept.session.closed
+        pieces.close()
+        eventually(lambda: not kept.calls, "the call has ended")
+        assert there.run(those.Knobs, session="d") == (0.7, 0)
+        assert list(programs._sessions) == ["d"]
+        assert kept.session.closed
+    programs.close()
+
+
+def test_an_answer_may_say_more_than_this_client_knows():
+    known = pb.RunReply(output=PLAIN.pack(1, "")).SerializeToString()
+    assert serving._answer(known + b"\xa2\x06\x03new", PLAIN) == 1
+
+
+def test_an_answer_that_is_none_is_refused():
+    with pytest.raises(StoreUnavailable, match="5 bytes that are no answer to a run"):
+        serving._answer(b"<html", PLAIN)
+
+
+def test_a_server_that_fails_keeps_to_itself_why(pool, monkeypatch, caplog):
+    store, one = MemoryStore(), pool()
+    programs = Programs(store, one)
+    monkeypatch.setattr(one, "begin_packed", lambda *_, **__: 1 / 0)
+    with Server(store, more=(programs,)) as server, RemotePrograms(server.url) as there:
+        for failing in (there.run, lambda *args, **named: list(there.stream(*args, **named))):
+            with pytest.raises(StoreUnavailable, match=r"its log has the reason\.$") as raised:
+                failing(those.Echo, 1)
+            assert not any("Traceback" in note for note in getattr(raised.value, "__notes__", ()))
+    assert "division by zero" in caplog.text
+    programs.close()
+
+
+def test_a_long_refusal_comes_as_itself(served):
+    with RemotePrograms(served()) as there, pytest.raises(UnknownProgram, match="this pool does not serve"):
+        there.run(f"{NAMED}:{'K' * 20_000}")
 
 
 SERVER = f"""
