@@ -324,7 +324,7 @@ MUTANTS = (
         SERVICE,
         "        if resume.epoch != ledger.epoch or resume.rev > ledger.rev:\n",
         "        if resume.rev > ledger.rev:\n",
-        f"{INPUT}::test_s1_a_resume_from_nowhere_is_a_snapshot_that_says_so",
+        f"{INPUT}::test_a_resume_from_nowhere_is_a_snapshot_that_says_so",
     ),
     Mutant(
         "snapshot-then-subscribe",
@@ -332,7 +332,7 @@ MUTANTS = (
         SERVICE,
         "        outbox.sent[hub] = request.resume.rev if snapshot is None else snapshot.revision.rev\n",
         "        outbox.sent[hub] = hub.rev\n",
-        f"{WATCHES}::test_w3_what_is_too_old_is_said",
+        f"{WATCHES}::test_what_is_too_old_is_said",
     ),
     Mutant(
         "compaction-not-told",
@@ -340,7 +340,7 @@ MUTANTS = (
         SERVICE,
         "                return pb.START_COMPACTED\n",
         "                pass\n",
-        f"{WATCHES}::test_w3_what_is_too_old_is_said",
+        f"{WATCHES}::test_what_is_too_old_is_said",
     ),
     Mutant(
         "torn-batch",
@@ -350,7 +350,7 @@ MUTANTS = (
         "            told.frames = frames\n",
         "                frames = [messages.event(schema, channel, change) for change in changes]\n"
         "            told.frames = frames\n",
-        f"{WATCHES}::test_w1_six_promises_under_disconnects",
+        f"{WATCHES}::test_six_promises_under_disconnects",
     ),
     Mutant(
         "part-applied-alone",
@@ -366,7 +366,7 @@ MUTANTS = (
         SERVICE,
         "        if op and ops is not None and op in ops:\n",
         "        if False:\n",
-        f"{CONSISTENCY}::test_c5_a_retry_is_not_a_second_write",
+        f"{CONSISTENCY}::test_a_retry_is_not_a_second_write",
     ),
     Mutant(
         "not-sent-again",
@@ -374,7 +374,7 @@ MUTANTS = (
         LINK,
         "                    outgoing.put(pending.data)\n        with self.guard:",
         "                    pass\n        with self.guard:",
-        f"{CONSISTENCY}::test_c5_a_retry_is_not_a_second_write",
+        f"{CONSISTENCY}::test_a_retry_is_not_a_second_write",
     ),
     Mutant(
         "own-write-unseen",
@@ -382,7 +382,7 @@ MUTANTS = (
         REPLICA,
         "            self.advance(own, rev)\n",
         "            pass\n",
-        f"{CONSISTENCY}::test_c4_an_own_write_is_never_read_older",
+        f"{CONSISTENCY}::test_an_own_write_is_never_read_older",
     ),
     Mutant(
         "unbounded-backlog",
@@ -390,7 +390,7 @@ MUTANTS = (
         HUBS,
         "(self._size > BACKLOG or len(ring) > HISTORY)",
         "False",
-        f"{LOAD}::test_w4_stopped_readers_hurt_nobody",
+        f"{LOAD}::test_stopped_readers_hurt_nobody",
     ),
     Mutant(
         "unbounded-buffer",
@@ -398,7 +398,7 @@ MUTANTS = (
         OUTBOX,
         "            self._dirty[hub] = None\n            if self.began is None and not self.held:",
         "            self.catch_up(hub, hub.rev)\n            if self.began is None and not self.held:",
-        f"{LOAD}::test_w4_stopped_readers_hurt_nobody",
+        f"{LOAD}::test_stopped_readers_hurt_nobody",
     ),
     Mutant(
         "answers-made-at-once",
@@ -415,7 +415,7 @@ MUTANTS = (
         LINK,
         "now - self.heard > timers.silence:",
         "now - self.heard > 1e9:",
-        f"{RECONNECTING}::test_w5_a_dead_connection_is_noticed_and_replaced",
+        f"{RECONNECTING}::test_a_dead_connection_is_noticed_and_replaced",
     ),
     Mutant(
         "stale-is-read",
@@ -423,7 +423,7 @@ MUTANTS = (
         LINK,
         "now - self.fresh > self.address.max_staleness:",
         "now - self.fresh > 1e9:",
-        f"{RECONNECTING}::test_w6_a_stale_value_is_not_read",
+        f"{RECONNECTING}::test_a_stale_value_is_not_read",
     ),
     Mutant(
         "final-is-tried-again",
@@ -431,7 +431,7 @@ MUTANTS = (
         LINK,
         "            if error.code() in status.FINAL:\n",
         "            if False:\n",
-        f"{RECONNECTING}::test_w5_a_final_answer_is_not_asked_for_again",
+        f"{RECONNECTING}::test_a_final_answer_is_not_asked_for_again",
     ),
     Mutant(
         "record-after-name",
@@ -463,7 +463,7 @@ MUTANTS = (
         AUTH,
         "        if self.over:\n            raise _unauthenticated()\n",
         "",
-        f"{WHO}::test_s3_every_method_with_every_bad_credential",
+        f"{WHO}::test_every_method_with_every_bad_credential",
     ),
     Mutant(
         "grants-not-asked",
@@ -471,7 +471,7 @@ MUTANTS = (
         SERVICE,
         "            caller.must(verb, session)\n",
         "            pass\n",
-        f"{WHO}::test_s3_every_method_with_every_bad_credential",
+        f"{WHO}::test_every_method_with_every_bad_credential",
     ),
     Mutant(
         "commits-not-asked",

@@ -263,7 +263,7 @@ def bad_credentials(needs):
 
 
 @pytest.mark.parametrize("method", [*UNARY, "Link", *(f"Link {call}" for call in CALLS)])
-def test_s3_every_method_with_every_bad_credential(serving, method):
+def test_every_method_with_every_bad_credential(serving, method):
     name, _, call = method.partition(" ")
     needs = {**NEEDS, "Link": "read"}.get(name) if not call else _verb(call)
     store = Counting()
@@ -340,7 +340,7 @@ def test_a_reader_sees_what_is_there_and_can_do_nothing(serving, remote, demo):
 # ---- S4 ------------------------------------------------------------------------------------------------
 
 
-def test_s4_secrets_do_not_leave(serving, remote, caplog, tmp_path):
+def test_secrets_do_not_leave(serving, remote, caplog, tmp_path):
     from dspex import Secret
 
     canary = "CANARY-4711-canary"

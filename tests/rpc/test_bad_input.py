@@ -188,7 +188,7 @@ def _resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_s1_every_field_with_everything_that_is_wrong(server, channel, demo, beside):
+def test_every_field_with_everything_that_is_wrong(server, channel, demo, beside):
     with Session("demo", store=server.store) as beneath:
         demo(server.store)
         asked = 0
@@ -205,7 +205,7 @@ def test_s1_every_field_with_everything_that_is_wrong(server, channel, demo, bes
         assert beneath.closed is False
 
 
-def test_s1_mangled_messages_on_calls_and_on_the_link(server, channel, demo, beside):
+def test_mangled_messages_on_calls_and_on_the_link(server, channel, demo, beside):
     demo(server.store)
     chance = random.Random(5)
     before = _resident()
@@ -306,7 +306,7 @@ def test_a_field_that_is_written_twice_is_no_unknown_one(server, channel, demo):
         ],
     ],
 )
-def test_s1_calls_out_of_order_get_an_answer_each(channel, calls):
+def test_calls_out_of_order_get_an_answer_each(channel, calls):
     answers = channel.stream_stream(f"/{SERVICE}/Link")(
         iter([pb.Up(calls=calls).SerializeToString()]), timeout=5
     )
@@ -319,7 +319,7 @@ def test_s1_calls_out_of_order_get_an_answer_each(channel, calls):
     ("resume", "start"),
     [(("other", 0), "START_OTHER_EPOCH"), ((None, 2**63), "START_OTHER_EPOCH"), ((None, 3), "START_RESUMED")],
 )
-def test_s1_a_resume_from_nowhere_is_a_snapshot_that_says_so(server, channel, demo, resume, start):
+def test_a_resume_from_nowhere_is_a_snapshot_that_says_so(server, channel, demo, resume, start):
     session = demo(server.store)
     for number in range(5):
         session.set("n", number)
@@ -333,7 +333,7 @@ def test_s1_a_resume_from_nowhere_is_a_snapshot_that_says_so(server, channel, de
     stream.cancel()
 
 
-def test_s1_too_much_is_refused_by_size(server, channel, demo, beside):
+def test_too_much_is_refused_by_size(server, channel, demo, beside):
     demo(server.store)
     big = pb.CommitRequest(session="demo", source="x" * (MESSAGE + 1)).SerializeToString()
     assert ask(channel, "Commit", big)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -345,7 +345,7 @@ def test_s1_too_much_is_refused_by_size(server, channel, demo, beside):
 
 
 @pytest.mark.parametrize("seconds", [0, 0.001, None])
-def test_s1_a_call_may_have_any_deadline(server, channel, demo, beside, seconds):
+def test_a_call_may_have_any_deadline(server, channel, demo, beside, seconds):
     demo(server.store)
     for method, made in BY_METHOD.items():
         data = b"" if method == "ListSessions" else made(session="demo").SerializeToString()
@@ -359,7 +359,7 @@ def _descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_s1_connections_of_garbage_and_of_silence(server, beside):
+def test_connections_of_garbage_and_of_silence(server, beside):
     chance = random.Random(6)
     path = server.listen.removeprefix("unix://")
     before = _descriptors()
@@ -388,7 +388,7 @@ def test_s1_connections_of_garbage_and_of_silence(server, beside):
         threading.Event().wait(0.01)
 
 
-def test_s1_streams_opened_and_cancelled_at_once(channel, server, beside, eventually):
+def test_streams_opened_and_cancelled_at_once(channel, server, beside, eventually):
     link = channel.stream_stream(f"/{SERVICE}/Link")
     for _ in range(often(500, 10_000)):
         link(iter([pb.Up().SerializeToString()])).cancel()

@@ -77,7 +77,7 @@ def a_client(session, chance, history, numbers, ops):
 
 
 @pytest.mark.parametrize("way", ["direct", "disconnects"])
-def test_c1_what_clients_see_is_linearizable(served, remote, together, tmp_path, *, way):
+def test_what_clients_see_is_linearizable(served, remote, together, tmp_path, *, way):
     histories, ops = often((2, 60), (50, 400))
     upstream = served.listen.removeprefix("unix://")
     for turn in range(histories):
@@ -110,7 +110,7 @@ def test_c1_what_clients_see_is_linearizable(served, remote, together, tmp_path,
             assert linearizable(history, 0), f"history {turn}"
 
 
-def test_c2_no_swap_is_lost(beneath, server, remote, together):
+def test_no_swap_is_lost(beneath, server, remote, together):
     swaps = often(30, 1_000)
     stores = [remote(server.url, max_staleness=1e6 + index) for index in range(8)]
     sessions = [Session("w", store=store) for store in stores]
@@ -125,7 +125,7 @@ def test_c2_no_swap_is_lost(beneath, server, remote, together):
         session.close()
 
 
-def test_c3_a_pair_is_never_seen_torn(beneath, server, proxied, remote, together):
+def test_a_pair_is_never_seen_torn(beneath, server, proxied, remote, together):
     batches, watching = often((4_000, 4), (50_000, 16))
     torn = []
     stop = threading.Event()
@@ -162,7 +162,7 @@ def test_c3_a_pair_is_never_seen_torn(beneath, server, proxied, remote, together
     assert torn == []
 
 
-def test_c4_an_own_write_is_never_read_older(proxied, remote, demo, server):
+def test_an_own_write_is_never_read_older(proxied, remote, demo, server):
     session = demo(remote(proxied.url))
     with Session("demo", store=server.store) as beneath:
         stop = threading.Event()
@@ -185,7 +185,7 @@ def test_c4_an_own_write_is_never_read_older(proxied, remote, demo, server):
             thread.join(20)
 
 
-def test_c5_a_retry_is_not_a_second_write(proxied, remote, demo, server):
+def test_a_retry_is_not_a_second_write(proxied, remote, demo, server):
     """Of every ten answers three are lost, after the server has done what was asked."""
     sets = often(120, 20_000)
     timers = attrs.evolve(QUICK, deadline=2.0, backoff=(0.005, 0.05))

@@ -57,7 +57,7 @@ for line in sys.stdin:
 """
 
 
-def test_w4_stopped_readers_hurt_nobody(beneath, server, store):
+def test_stopped_readers_hurt_nobody(beneath, server, store):
     processes, each, sets = often((4, 1, 2_000), (10, 5, 100_000))
     """Of 50 watchers in 10 processes, those of one process are stopped."""
     readers = [
@@ -118,7 +118,7 @@ def test_w4_stopped_readers_hurt_nobody(beneath, server, store):
 
 
 @pytest.mark.parametrize("server", [1.5], indirect=True)
-def test_w4_a_stream_that_takes_nothing_for_long_is_closed(beneath, server, eventually):
+def test_a_stream_that_takes_nothing_for_long_is_closed(beneath, server, eventually):
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, server.url, "1"],
         stdin=subprocess.PIPE,
@@ -196,7 +196,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
-def test_w7_two_thousand_watches_at_once(server, beneath):
+def test_two_thousand_watches_at_once(server, beneath):
     """With the limits of gRPC that a server has by itself, 226 of them are cancelled."""
     process = subprocess.Popen(
         [sys.executable, "-c", OPENS, server.listen.replace("unix://", "unix:"), "2000"],

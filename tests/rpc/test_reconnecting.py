@@ -66,7 +66,7 @@ def measured(condition, seconds, what):
 
 
 @pytest.mark.parametrize("way", ["half_open", "reset"])
-def test_w5_a_dead_connection_is_noticed_and_replaced(far, server, proxied, way):
+def test_a_dead_connection_is_noticed_and_replaced(far, server, proxied, way):
     with Session("demo", store=server.store) as beneath:
         for turn in range(often(10 if way == "half_open" else 20, 50)):
             _good(far)
@@ -101,7 +101,7 @@ def test_what_is_declared_while_a_client_is_away_has_its_initial_value(far, serv
 
 
 @pytest.mark.skipif(not SOAK, reason="takes a minute a round")
-def test_w5_the_same_with_the_times_of_production(serving, remote, demo, tmp_path):
+def test_the_same_with_the_times_of_production(serving, remote, demo, tmp_path):
     server = serving(timers=Timers())
     with Proxy(server.listen.removeprefix("unix://"), str(tmp_path / "real")) as proxy:
         session = demo(remote(proxy.url, max_staleness=math.inf, timers=Timers()))
@@ -116,7 +116,7 @@ def test_w5_the_same_with_the_times_of_production(serving, remote, demo, tmp_pat
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1, 2, 4, 6, 20])
-def test_w6_a_change_during_a_drop_arrives_soon_after_it(far, server, proxied, seconds):
+def test_a_change_during_a_drop_arrives_soon_after_it(far, server, proxied, seconds):
     with Session("demo", store=server.store) as beneath:
         for turn in range(often(3, 30)):
             _good(far)
@@ -128,7 +128,7 @@ def test_w6_a_change_during_a_drop_arrives_soon_after_it(far, server, proxied, s
     assert far.ledger.store.link.resyncs == 0
 
 
-def test_w6_a_stale_value_is_not_read(server, proxied, remote, demo, eventually):
+def test_a_stale_value_is_not_read(server, proxied, remote, demo, eventually):
     limit = 0.3
     session = demo(remote(proxied.url, max_staleness=limit))
     proxied.half_open()
@@ -148,7 +148,7 @@ def test_w6_a_stale_value_is_not_read(server, proxied, remote, demo, eventually)
     assert session.get("n") == 0
 
 
-def test_w5_a_server_that_stops_answering_is_noticed(tmp_path, remote, demo, started):
+def test_a_server_that_stops_answering_is_noticed(tmp_path, remote, demo, started):
     session = demo(remote(started.url, max_staleness=math.inf))
     for _ in range(often(3, 10)):
         measured(lambda: session.ledger.status == "LIVE", HEALED, "live")
@@ -205,7 +205,7 @@ def started(tmp_path):
         server.end(signal.SIGKILL)
 
 
-def test_w5_a_server_that_was_killed_is_found_again_and_begins_anew(started, remote, demo, eventually):
+def test_a_server_that_was_killed_is_found_again_and_begins_anew(started, remote, demo, eventually):
     session = demo(remote(started.url, max_staleness=math.inf))
     told = []
     session.watch("n", told.append)
@@ -231,7 +231,7 @@ def _sets(session, name, value):
     return True
 
 
-def test_d1_no_acknowledged_commit_is_lost_with_a_server_that_is_killed(tmp_path, remote, demo):
+def test_no_acknowledged_commit_is_lost_with_a_server_that_is_killed(tmp_path, remote, demo):
     """Four threads commit while the server is killed and started again, and never notice."""
     kills = often(6, 1_000)
     path = tmp_path / "killed.db"
@@ -281,7 +281,7 @@ def test_d1_no_acknowledged_commit_is_lost_with_a_server_that_is_killed(tmp_path
         started.end(signal.SIGTERM)
 
 
-def test_p8_a_server_ends_gracefully_and_its_clients_go_on(tmp_path, remote, demo):
+def test_a_server_ends_gracefully_and_its_clients_go_on(tmp_path, remote, demo):
     """What was begun is answered, nothing is printed, and the clients go on with the next server."""
     started = Started(tmp_path / "drained", f"sqlite:///{tmp_path}/drained.db?durability=fast")
     timers = attrs.evolve(QUICK, deadline=30.0, backoff=(0.005, 0.05))
@@ -323,7 +323,7 @@ def test_p8_a_server_ends_gracefully_and_its_clients_go_on(tmp_path, remote, dem
         started.end(signal.SIGTERM)
 
 
-def test_w7_many_clients_come_back_after_a_restart(proxied, remote):
+def test_many_clients_come_back_after_a_restart(proxied, remote):
     links = [remote(proxied.url, max_staleness=1_000 + index) for index in range(often(40, 250))]
     sessions = [Session(f"s{index}", store=store) for index, store in enumerate(links)]
     try:
@@ -371,7 +371,7 @@ def test_a_call_that_gets_no_answer_says_so_and_names_its_commit(far, proxied, s
         assert again.rev == beneath.revision.rev
 
 
-def test_w5_a_final_answer_is_not_asked_for_again(serving, remote, tmp_path):
+def test_a_final_answer_is_not_asked_for_again(serving, remote, tmp_path):
     _, token = new_token("*=read,watch,set")
     strict = serving(tokens=[token])
     with Proxy(strict.listen.removeprefix("unix://"), str(tmp_path / "strict")) as proxy:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))
 from sqlite_tools import Spy
 
 
-def test_d3_a_disk_that_fails_is_typed_over_the_wire_and_reads_go_on(
+def test_a_disk_that_fails_is_typed_over_the_wire_and_reads_go_on(
     serving, remote, demo, tmp_path, monkeypatch
 ):
     spy = Spy().install(monkeypatch)

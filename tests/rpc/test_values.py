@@ -32,7 +32,7 @@ def bits(value):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("where", ["memory", "sqlite"])
-def test_s2_a_value_comes_back_bit_for_bit(serving, remote, tmp_path, name, where):
+def test_a_value_comes_back_bit_for_bit(serving, remote, tmp_path, name, where):
     kind, initial, values = KINDS[name]
     server = serving(f"sqlite:///{tmp_path}/values.db?durability=fast" if where == "sqlite" else None)
     with Session("s", store=remote(server.url)) as here, Session("s", store=server.store) as beneath:

@@ -111,7 +111,7 @@ def same(session, beneath):
     }
 
 
-def test_w1_six_promises_under_disconnects(beneath, proxied, remote, together, eventually):
+def test_six_promises_under_disconnects(beneath, proxied, remote, together, eventually):
     sets, watching, cuts = often((12_000, 8, 20), (100_000, 20, 200))
     truth = Truth(beneath.ledger)
     watchers = [
@@ -150,7 +150,7 @@ def test_w1_six_promises_under_disconnects(beneath, proxied, remote, together, e
     assert proxied.opened > len(watchers) + cuts / 2
 
 
-def test_w1_a_watch_resumes_from_any_revision(beneath, server, store):
+def test_a_watch_resumes_from_any_revision(beneath, server, store):
     for number in range(300):
         beneath.set("a", number)
     head = beneath.revision
@@ -173,7 +173,7 @@ def test_w1_a_watch_resumes_from_any_revision(beneath, server, store):
             head = beneath.revision
 
 
-def test_w2_nothing_is_missed_between_snapshot_and_events(beneath, server, remote):
+def test_nothing_is_missed_between_snapshot_and_events(beneath, server, remote):
     truth = Truth(beneath.ledger)
     stop = threading.Event()
     session = Session("w", store=remote(server.url, max_staleness=1e6))
@@ -216,7 +216,7 @@ def forgetful(monkeypatch):
 
 
 @pytest.mark.usefixtures("forgetful")
-def test_w3_what_is_too_old_is_said(beneath, server):
+def test_what_is_too_old_is_said(beneath, server):
     """Each of 2,000 resumes is told exactly what was since, or gets a snapshot that says why."""
     truth = Truth(beneath.ledger)
     writer(beneath, 600, 1)
@@ -263,7 +263,7 @@ def _value(change):
 
 
 @pytest.mark.usefixtures("forgetful")
-def test_w3_a_client_that_was_away_too_long_begins_with_a_snapshot(beneath, proxied, remote, eventually):
+def test_a_client_that_was_away_too_long_begins_with_a_snapshot(beneath, proxied, remote, eventually):
     truth = Truth(beneath.ledger)
     session = Session("w", store=remote(proxied.url, max_staleness=math.inf, timers=QUICK))
     recorder = Recorder(session.ledger)
