@@ -227,7 +227,7 @@ def test_a_url_that_says_nothing_useful_is_refused(remote, url):
         remote(url)
 
 
-# ---- S3: every method with every bad credential --------------------------------------------------------
+# ---- every method with every bad credential --------------------------------------------------------
 
 
 class Counting(MemoryStore):
@@ -337,7 +337,7 @@ def test_a_reader_sees_what_is_there_and_can_do_nothing(serving, remote, demo):
     assert session.get("n") == 4
 
 
-# ---- S4 ------------------------------------------------------------------------------------------------
+# ---- secrets -------------------------------------------------------------------------------------------
 
 
 def test_secrets_do_not_leave(serving, remote, caplog, tmp_path):
