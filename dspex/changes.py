@@ -215,7 +215,7 @@ class Watch:
 
     def _overrun(self, error: errors.LimitExceeded) -> None:
         self.last_error = error
-        _log("watcher %r was closed: %s", self.callback, error)
+        _log("watcher %r was closed: %s", self.callback, error, about={"dspex.variable": self.name})
         self.close()
 
     def close(self) -> None:
@@ -260,13 +260,15 @@ def skipped(name: str, rev: int) -> errors.LimitExceeded:
 
 def report(callback: object, change: Change, error: Exception) -> None:
     """Log that *callback* raised *error* when it was told of *change*."""
-    _log("watcher %r failed on '%s' at revision %d", callback, change.name, change.rev, error=error)
+    about = {"dspex.variable": change.name, "dspex.revision": change.rev}
+    sentence = "watcher %r failed on '%s' at revision %d"
+    _log(sentence, callback, change.name, change.rev, about=about, error=error)
 
 
-def _log(sentence: str, *values: object, error: Exception | None = None) -> None:
+def _log(sentence: str, *values: object, about: dict[str, object], error: Exception | None = None) -> None:
     import logging
 
-    logging.getLogger("dspex.watch").error(sentence, *values, exc_info=error)
+    logging.getLogger("dspex.watch").error(sentence, *values, exc_info=error, extra=about)
 
 
 class _Debounce:

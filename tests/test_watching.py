@@ -230,6 +230,7 @@ def test_what_a_callback_raises_is_logged_with_the_place(session, caplog):
     session.watch("n", broken)
     session.set("n", 1)
     (record,) = caplog.records
+    assert (vars(record)["dspex.variable"], vars(record)["dspex.revision"]) == ("n", 1)
     assert (record.name, record.levelno) == ("dspex.watch", logging.ERROR)
     assert f"watcher {broken!r} failed on 'n' at revision 1" == record.getMessage()
     assert str(record.exc_info[1]) == "broken"

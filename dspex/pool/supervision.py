@@ -114,7 +114,7 @@ class Supervisor(ABC):
         try:
             member = self._launch(slot)
         except Exception as error:
-            _log.exception("a worker could not be started")
+            _log.exception("a worker could not be started", extra={"dspex.worker": slot.name})
             with self._lock:
                 todo = self._failed_start_locked(slot, f"could not be started: {error}", error)
             self._refuse(todo, slot)
@@ -193,7 +193,10 @@ class Supervisor(ABC):
         if len(slot.failures) < settings.restarts:
             self._start_locked(slot, BACKOFF * 2 ** (len(slot.failures) - 1) - BACKOFF)
             return []
-        _log.error("worker %s was given up: %d starts have failed", slot.name, len(slot.failures))
+        about = {"dspex.worker": slot.name}
+        _log.error(
+            "worker %s was given up: %d starts have failed", slot.name, len(slot.failures), extra=about
+        )
         slot.quarantined = slot.member is None
         return self._give_up_locked(slot) if slot.quarantined and slot.index >= 0 else []
 
@@ -267,7 +270,8 @@ class Supervisor(ABC):
             self.tally.failed += call.end(error=_lost(member, call, how, facts))
         self._flush()
         if state in (State.READY, State.CONDEMNED) and not self._closing:
-            _log.warning("worker %s (pid %d) %s. %s", member.name, member.pid, how, member.why)
+            about = {"dspex.worker": member.name, "dspex.pid": member.pid}
+            _log.warning("worker %s (pid %d) %s. %s", member.name, member.pid, how, member.why, extra=about)
 
     def _vacated_locked(self, slot: Slot) -> None:
         """The worker of *slot* is no more: the next one, please."""

@@ -239,7 +239,9 @@ class Link(Incoming):
             if error.code() in status.FINAL:
                 self.fail(made)
         elif error is not None:
-            _log.error("the stream of %s was not understood", self.address.shown, exc_info=error)
+            shown = self.address.shown
+            about = {"dspex.address": shown}
+            _log.error("the stream of %s was not understood", shown, exc_info=error, extra=about)
         clock.wake()
 
     def welcomed(self, message: pb.Welcome) -> None:

@@ -253,4 +253,4 @@ def _drain(ledger: Replica) -> None:
     try:
         ledger.drain()
     except Exception:
-        _log.exception("telling of session '%s' failed", ledger.id)
+        _log.exception("telling of session '%s' failed", ledger.id, extra={"dspex.session": ledger.id})

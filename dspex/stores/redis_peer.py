@@ -230,7 +230,8 @@ class Peer(Readers):
         except errors.DspexError as error:
             self._fail(error)
         except Exception as error:
-            _log.exception("what came from %s was not understood", self.shown)
+            about = {"dspex.address": self.shown}
+            _log.exception("what came from %s was not understood", self.shown, extra=about)
             self._lost(str(error))
         return []
 

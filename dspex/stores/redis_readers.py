@@ -150,7 +150,7 @@ class Readers(ABC):
         try:
             ledger.drain()
         except Exception:
-            _log.exception("telling of session '%s' failed", ledger.id)
+            _log.exception("telling of session '%s' failed", ledger.id, extra={"dspex.session": ledger.id})
 
     # ---- who borrows the connection -----------------------------------------------------------------
 

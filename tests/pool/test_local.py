@@ -123,7 +123,8 @@ def test_a_worker_that_the_system_does_not_start_is_told(caplog, monkeypatch):
                 assert isinstance(raised.value.__cause__, FileNotFoundError)
         finally:
             pool.close()
-    assert "a worker could not be started" in caplog.text
+    (record, *_) = [one for one in caplog.records if one.message == "a worker could not be started"]
+    assert vars(record)["dspex.worker"] == "0"
 
 
 def test_starts_that_failed_long_ago_do_not_count(eventually, monkeypatch):
