@@ -12,7 +12,7 @@ from typing import Any
 from dspex import errors
 from dspex.program import Program, ProgramType
 
-__all__ = ["MAIN", "import_main", "load", "main_script", "name_of", "named", "of_main"]
+__all__ = ["MAIN", "has_main", "import_main", "load", "main_script", "name_of", "named", "of_main"]
 
 MAIN = "__mp_main__"
 """What a worker calls the script that was started in the first process, as `multiprocessing` does."""
@@ -111,6 +111,11 @@ def main_script() -> tuple[str, str] | None:
 def of_main(names: Iterable[str]) -> bool:
     """Whether one of the programs of those *names* is in the script of this process."""
     return any(name.startswith("__main__:") for name in names)
+
+
+def has_main() -> bool:
+    """Whether the script of the first process was run in this one, or in the one that this is a fork of."""
+    return sys.modules["__main__"].__name__ == MAIN
 
 
 def import_main(how: str, what: str) -> None:

@@ -105,7 +105,7 @@ class Worker:
         assert say == Say.BEGIN
         where = f"worker {self.name} while it started"
         try:
-            if main is not None and programs.MAIN not in sys.modules:
+            if main is not None and not programs.has_main():
                 programs.import_main(*main)
             loaded = {}
             for name in names:

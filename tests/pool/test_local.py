@@ -434,6 +434,19 @@ def test_a_script_runs_its_own_programs_and_what_it_forks_leaves_the_pool_alone(
     assert script(SCRIPT).splitlines() == ["(2, '__mp_main__')", "7", "(3, '__mp_main__')"]
 
 
+MINE = """
+from dspex import Program
+from dspex.pool import Pool
+
+class Mine(Program):
+    def forward(self):
+        return "mine"
+
+if __name__ == "__main__":
+    with Pool([Mine], workers=1, spares=0) as pool:
+        print(Mine.run(pool=pool))
+"""
+
 HELD = """
 import os, signal, threading
 from dspex import Program
@@ -500,6 +513,13 @@ def test_a_call_without_time_is_not_begun_and_says_so(shared, tmp_path):
 def test_an_input_that_cannot_travel_is_named(shared, inputs, place):
     with pytest.raises(InvalidValue, match=f"^{place} must be plain data"):
         shared.submit(those.Counting, inputs)
+
+
+def test_a_script_is_run_in_workers_that_import_multiprocessing_at_their_start(script, tmp_path, monkeypatch):
+    # Which makes another name for their main module, the one under which the script is run.
+    (tmp_path / "sitecustomize.py").write_text("import multiprocessing\n")
+    source = f"import os\nos.environ['PYTHONPATH'] += ':{tmp_path}'\n{MINE}"
+    assert script(source) == "mine\n"
 
 
 def test_a_program_of_a_script_that_came_through_a_pipe_cannot_be_imported():

@@ -190,7 +190,8 @@ session.close()
 
 
 def test_one_that_ends_while_it_starts_is_noticed_at_once(tmp_path):
-    (tmp_path / "v" / "appendonlydir").mkdir(parents=True)
+    (tmp_path / "v").mkdir(mode=0o700)
+    (tmp_path / "v" / "appendonlydir").mkdir()
     (tmp_path / "v" / "appendonlydir" / "appendonly.aof.manifest").write_text("no manifest\n")
     with elapsed(at_most=5), pytest.raises(StoreUnavailable, match=r"did not start; .*/log"):
         open_store(f"valkey+embedded://{tmp_path}/v")
