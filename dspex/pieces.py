@@ -7,7 +7,6 @@ looks at `taker()`.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -47,7 +46,10 @@ class Channel:
     """From the thread that makes pieces to the one that takes them."""
 
     def __init__(self) -> None:
+        import queue  # not before somebody streams
+
         self._pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._empty = queue.Empty
         self._room = threading.Semaphore(ROOM)
         self._left = False
         self._source: Channel | None = None
@@ -72,7 +74,7 @@ class Channel:
         """
         try:
             piece = self._pieces.get(timeout=deadlines.remaining())
-        except queue.Empty:
+        except self._empty:
             what = "the next piece of a stream"
             raise errors.DeadlineExceeded(f"no time was left to wait for {what}.", what=what) from None
         if self._left:
