@@ -275,9 +275,7 @@ def test_nothing_is_begun_after_its_deadline_and_who_waits_is_told_in_time(pool,
             wait([call], 0.0002)
     assert not wait(calls, 60).not_done
     begun = sorted(float(line) for line in ledger.read_text().split())
-    # A worker looks at the clock, then its program does, which may have to wait for others in between.
-    assert begun[int(0.99 * len(begun))] <= 0.005, "calls were begun after their deadlines"
-    assert begun[-1] <= SLACK * 0.1, "a call was begun after its deadline"
+    assert begun[-1] <= 0.005, "it was begun after its deadline"  # what reading the clock twice takes here
     assert {type(call.exception()) for call in calls} <= {type(None), DeadlineExceeded}
     assert len(late) > count // 10
     late.sort()
