@@ -104,8 +104,8 @@ def test_a_login_is_not_told_with_the_storage_of_a_study():
 
 
 def test_a_path_is_no_login():
-    assert without_login("sqlite:////home/me@work/agent.db") == "sqlite:////home/me@work/agent.db"
-    assert without_login("redis://me@work/0") == "redis://work/0"
+    assert without_login("sqlite:////home/me@home/agent.db") == "sqlite:////home/me@home/agent.db"
+    assert without_login("redis://me@host/0") == "redis://host/0"
 
 
 @pytest.mark.parametrize("url", ["redis://[x", "grpc://[::1", "sqlite://[x", "valkey+embedded://[x"])

@@ -268,7 +268,9 @@ def _patiently(
         try:
             sent = _Sent(example, start(example.inputs()), began)
         except errors.PoolSaturated:
-            if not wait([one for one in ours if not one.done()], PAUSE, FIRST_COMPLETED).done:
+            if running := [one for one in ours if not one.done()]:
+                wait(running, PAUSE, FIRST_COMPLETED)
+            else:  # others have filled it, and nobody says when they have done
                 time.sleep(PAUSE)
             continue
         sent.future.add_done_callback(sent.end)
